@@ -1,0 +1,404 @@
+//! Canonical JSON: the same document in another order or with other white space gives the same bytes.
+//!
+//! Numbers keep their text as written: pushing them through a float would make two different 64-bit ids equal. A body
+//! with a member name twice in one object has no canonical form (readers disagree about which one counts), nor has
+//! one that is not JSON, nor one nested deeper than [`MAX_DEPTH`]; the caller falls back to the bytes as they are.
+
+use std::collections::BTreeMap;
+
+/// How deep arrays and objects may nest.
+pub const MAX_DEPTH: usize = 128;
+
+/// A place in a document that does not count: an RFC 6901 pointer in which `*` stands for every element of an array
+/// or member of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pointer(Vec<String>);
+
+impl Pointer {
+    /// Parses a pointer; it begins with `/`.
+    pub fn parse(text: &str) -> Option<Pointer> {
+        let rest = text.strip_prefix('/')?;
+        let mut steps = Vec::new();
+        for step in rest.split('/') {
+            if step.replace("~0", "").replace("~1", "").contains('~') {
+                return None;
+            }
+            steps.push(step.replace("~1", "/").replace("~0", "~"));
+        }
+        Some(Pointer(steps))
+    }
+
+    /// Finds the scalar that this pointer names and returns its text: a string's characters, a number as written.
+    pub fn scalar(&self, document: &[u8]) -> Option<Scalar> {
+        let root = parse(document)?;
+        let mut value = &root;
+        for step in &self.0 {
+            value = match value {
+                Value::Object(members) => members.get(step)?,
+                Value::Array(elements) => elements.get(index(step)?)?,
+                _ => return None,
+            };
+        }
+        match value {
+            Value::Text(text) => Some(Scalar::String(text.clone())),
+            Value::Literal(text) if text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
+                Some(Scalar::Number((*text).to_owned()))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A string or a number of a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scalar {
+    /// The characters, unescaped.
+    String(String),
+    /// The number's text as written.
+    Number(String),
+}
+
+/// RFC 6901 section 4: digits without a leading zero.
+fn index(step: &str) -> Option<usize> {
+    if step.len() > 1 && step.starts_with('0') || !step.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    step.parse().ok()
+}
+
+/// The canonical bytes of `document` without the places in `omit`; `None` when it has no canonical form.
+pub fn canonical(document: &[u8], omit: &[Pointer]) -> Option<Vec<u8>> {
+    let root = parse(document)?;
+    let mut out = Vec::with_capacity(document.len());
+    let omit: Vec<&[String]> = omit.iter().map(|pointer| pointer.0.as_slice()).collect();
+    write(&root, &omit, &mut out);
+    Some(out)
+}
+
+enum Value<'a> {
+    /// `true`, `false`, `null` or a number, as written.
+    Literal(&'a str),
+    Text(String),
+    Array(Vec<Value<'a>>),
+    Object(BTreeMap<String, Value<'a>>),
+}
+
+fn write(value: &Value<'_>, omit: &[&[String]], out: &mut Vec<u8>) {
+    match value {
+        Value::Literal(text) => out.extend_from_slice(text.as_bytes()),
+        Value::Text(text) => write_string(text, out),
+        Value::Array(elements) => {
+            out.push(b'[');
+            let kept = elements
+                .iter()
+                .enumerate()
+                .filter_map(|(i, element)| below(omit, &i.to_string()).map(|omit| (element, omit)));
+            for (n, (element, omit)) in kept.enumerate() {
+                if n > 0 {
+                    out.push(b',');
+                }
+                write(element, &omit, out);
+            }
+            out.push(b']');
+        }
+        Value::Object(members) => {
+            out.push(b'{');
+            let kept = members.iter().filter_map(|(name, member)| below(omit, name).map(|omit| (name, member, omit)));
+            for (n, (name, member, omit)) in kept.enumerate() {
+                if n > 0 {
+                    out.push(b',');
+                }
+                write_string(name, out);
+                out.push(b':');
+                write(member, &omit, out);
+            }
+            out.push(b'}');
+        }
+    }
+}
+
+/// The pointers that go on below `step`; `None` when one of them ends there, which omits the place.
+fn below<'p>(omit: &[&'p [String]], step: &str) -> Option<Vec<&'p [String]>> {
+    let mut deeper = Vec::new();
+    for pointer in omit {
+        match pointer.split_first() {
+            Some((first, rest)) if first == step || first == "*" => {
+                if rest.is_empty() {
+                    return None;
+                }
+                deeper.push(rest);
+            }
+            _ => {}
+        }
+    }
+    Some(deeper)
+}
+
+fn write_string(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            0..0x20 => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+            _ => out.push(byte),
+        }
+    }
+    out.push(b'"');
+}
+
+fn parse(document: &[u8]) -> Option<Value<'_>> {
+    let text = std::str::from_utf8(document).ok()?;
+    let mut parser = Parser { text, at: 0 };
+    let value = parser.value(0)?;
+    parser.space();
+    (parser.at == text.len()).then_some(value)
+}
+
+/// RFC 8259, strictly.
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn eat(&mut self, byte: u8) -> Option<()> {
+        (self.peek()? == byte).then(|| self.at += 1)
+    }
+
+    fn space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    fn value(&mut self, depth: usize) -> Option<Value<'a>> {
+        if depth > MAX_DEPTH {
+            return None;
+        }
+        self.space();
+        match self.peek()? {
+            b'{' => self.object(depth),
+            b'[' => self.array(depth),
+            b'"' => self.string().map(Value::Text),
+            b't' => self.word("true"),
+            b'f' => self.word("false"),
+            b'n' => self.word("null"),
+            _ => self.number(),
+        }
+    }
+
+    fn word(&mut self, word: &'static str) -> Option<Value<'a>> {
+        self.text[self.at..].starts_with(word).then(|| {
+            self.at += word.len();
+            Value::Literal(word)
+        })
+    }
+
+    fn object(&mut self, depth: usize) -> Option<Value<'a>> {
+        self.eat(b'{')?;
+        let mut members = BTreeMap::new();
+        self.space();
+        if self.eat(b'}').is_some() {
+            return Some(Value::Object(members));
+        }
+        loop {
+            self.space();
+            let name = self.string()?;
+            self.space();
+            self.eat(b':')?;
+            let value = self.value(depth + 1)?;
+            if members.insert(name, value).is_some() {
+                return None;
+            }
+            self.space();
+            if self.eat(b',').is_none() {
+                self.eat(b'}')?;
+                return Some(Value::Object(members));
+            }
+        }
+    }
+
+    fn array(&mut self, depth: usize) -> Option<Value<'a>> {
+        self.eat(b'[')?;
+        let mut elements = Vec::new();
+        self.space();
+        if self.eat(b']').is_some() {
+            return Some(Value::Array(elements));
+        }
+        loop {
+            elements.push(self.value(depth + 1)?);
+            self.space();
+            if self.eat(b',').is_none() {
+                self.eat(b']')?;
+                return Some(Value::Array(elements));
+            }
+        }
+    }
+
+    fn number(&mut self) -> Option<Value<'a>> {
+        let start = self.at;
+        let _ = self.eat(b'-');
+        match self.peek()? {
+            b'0' => self.at += 1,
+            b'1'..=b'9' => self.digits()?,
+            _ => return None,
+        }
+        if self.eat(b'.').is_some() {
+            self.digits()?;
+        }
+        if matches!(self.peek(), Some(b'e' | b'E')) {
+            self.at += 1;
+            if matches!(self.peek(), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        Some(Value::Literal(&self.text[start..self.at]))
+    }
+
+    fn digits(&mut self) -> Option<()> {
+        let start = self.at;
+        while matches!(self.peek(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+        (self.at > start).then_some(())
+    }
+
+    fn string(&mut self) -> Option<String> {
+        self.eat(b'"')?;
+        let mut text = String::new();
+        loop {
+            let run = self.text[self.at..].find(|c: char| c == '"' || c == '\\' || c < ' ')?;
+            text.push_str(&self.text[self.at..self.at + run]);
+            self.at += run;
+            match self.peek()? {
+                b'"' => {
+                    self.at += 1;
+                    return Some(text);
+                }
+                b'\\' => {
+                    self.at += 1;
+                    text.push(self.escape()?);
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Option<char> {
+        let byte = self.peek()?;
+        self.at += 1;
+        Some(match byte {
+            b'"' | b'\\' | b'/' => char::from(byte),
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => {
+                let high = self.hex4()?;
+                if !(0xd800..0xdc00).contains(&high) {
+                    // A lone low surrogate is no character: such a text has no canonical form.
+                    return char::from_u32(high);
+                }
+                self.eat(b'\\')?;
+                self.eat(b'u')?;
+                let low = self.hex4()?.checked_sub(0xdc00).filter(|low| *low < 0x400)?;
+                return char::from_u32(0x10000 + ((high - 0xd800) << 10) + low);
+            }
+            _ => return None,
+        })
+    }
+
+    fn hex4(&mut self) -> Option<u32> {
+        let digits = self.text.get(self.at..self.at + 4)?;
+        if !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return None;
+        }
+        self.at += 4;
+        u32::from_str_radix(digits, 16).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canon(document: &str, omit: &[&str]) -> Option<String> {
+        let omit: Vec<Pointer> = omit.iter().map(|p| Pointer::parse(p).expect("a good pointer")).collect();
+        canonical(document.as_bytes(), &omit).map(|bytes| String::from_utf8(bytes).expect("canonical JSON is UTF-8"))
+    }
+
+    #[test]
+    fn order_space_and_escapes_do_not_count() {
+        assert_eq!(canon(" {\"b\" : [1 , 2],\n\"a\":\"x\"}", &[]), canon(r#"{"a":"\u0078","b":[1,2]}"#, &[]));
+        assert_eq!(canon(r#""\ud83d\ude00\/""#, &[]), canon("\"😀/\"", &[]));
+    }
+
+    #[test]
+    fn numbers_keep_their_text() {
+        assert_ne!(canon("9007199254740993", &[]), canon("9007199254740992", &[]));
+        assert_ne!(canon("1.0", &[]), canon("1", &[]));
+        assert_eq!(canon("[-0.5e+10]", &[]).as_deref(), Some("[-0.5e+10]"));
+    }
+
+    #[test]
+    fn array_order_counts() {
+        assert_ne!(canon("[1,2]", &[]), canon("[2,1]", &[]));
+    }
+
+    #[test]
+    fn what_has_no_canonical_form() {
+        for bad in [
+            r#"{"a":1,"a":2}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            "",
+            "nul",
+            "[1,]",
+            "{\"a\"}",
+            "01",
+            "1.",
+            "-",
+            "1e",
+            "\"\x01\"",
+            r#""\ud800""#,
+            r#""\udc00""#,
+            r#""\ud800\u0041""#,
+            "[1] 2",
+            "+1",
+            "\"abc",
+        ] {
+            assert_eq!(canon(bad, &[]), None, "{bad}");
+        }
+        assert_eq!(canonical(b"\"\xff\"", &[]), None);
+        assert!(canon(&format!("{}{}", "[".repeat(128), "]".repeat(128)), &[]).is_some());
+        assert!(canon(&"[".repeat(100_000), &[]).is_none());
+    }
+
+    #[test]
+    fn omitted_places_do_not_count() {
+        let a = r#"{"items":[{"trace":1,"x":2},{"x":3}],"meta":{"sent_at":"now","k":1}}"#;
+        let b = r#"{"items":[{"x":2},{"trace":9,"x":3}],"meta":{"k":1}}"#;
+        let omit = ["/items/*/trace", "/meta/sent_at"];
+        assert_eq!(canon(a, &omit), canon(b, &omit));
+        assert_ne!(canon(a, &[]), canon(b, &[]));
+        assert_eq!(canon(r#"{"a/b":1,"c":2}"#, &["/a~1b"]).as_deref(), Some(r#"{"c":2}"#));
+        assert_eq!(canon(r#"[1,2,3]"#, &["/1"]).as_deref(), Some("[1,3]"));
+        assert!(Pointer::parse("a").is_none());
+        assert!(Pointer::parse("/~2").is_none());
+    }
+
+    #[test]
+    fn pointer_finds_a_scalar() {
+        let find = |pointer: &str, text: &str| Pointer::parse(pointer).expect("a good pointer").scalar(text.as_bytes());
+        assert_eq!(find("/a/0", r#"{"a":["k"]}"#), Some(Scalar::String("k".into())));
+        assert_eq!(find("/id", r#"{"id":12345678901234567890}"#), Some(Scalar::Number("12345678901234567890".into())));
+        assert_eq!(find("/id", r#"{"id":true}"#), None);
+        assert_eq!(find("/id", r#"{"id":{}}"#), None);
+        assert_eq!(find("/a/00", r#"{"a":["k"]}"#), None);
+    }
+}

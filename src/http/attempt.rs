@@ -1,0 +1,77 @@
+//! What layer and handler tell each other through a message's extensions.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+
+use crate::key::Key;
+use crate::scope::RecordId;
+
+/// The header that carries the attempt's number upstream.
+pub const IDEMPOTENCY_ATTEMPT: HeaderName = HeaderName::from_static("idempotency-attempt");
+/// The header that marks an answer which was given before.
+pub const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// The header that says what became of a protected request.
+pub const IDEMPOTENCY_STATUS: HeaderName = HeaderName::from_static("idempotency-status");
+/// The header by which an upstream says that it did not act.
+pub const IDEMPOTENCY_OUTCOME: HeaderName = HeaderName::from_static("idempotency-outcome");
+/// The only value of [`IDEMPOTENCY_OUTCOME`].
+pub const NOT_EXECUTED: &str = "not-executed";
+
+/// The claim under which a handler runs; found in the request's extensions.
+#[derive(Clone)]
+pub struct Attempt {
+    pub(crate) key: Key,
+    pub(crate) id: RecordId,
+    pub(crate) number: u32,
+    pub(crate) start: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Attempt {
+    /// The key that the client sent.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The record's name in the store.
+    pub fn record_id(&self) -> &RecordId {
+        &self.id
+    }
+
+    /// The number of the attempt, from 1. A system behind the handler that remembers the highest number it saw can
+    /// turn an older attempt away.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Says whether the claim still holds, so that an effect may begin now. Asked right before the first byte is sent:
+    /// when it says no, send nothing and answer with [`Disposition::NotExecuted`].
+    pub fn may_start(&self) -> bool {
+        (self.start)()
+    }
+}
+
+impl fmt::Debug for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attempt").field("id", &self.id).field("number", &self.number).finish()
+    }
+}
+
+/// What a handler knows better than its status says; it goes into the response's extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// Nothing was executed, and that is proven: the key is given back.
+    NotExecuted,
+    /// Nobody can tell whether it was executed; the text is the reason in the record, e.g. `upstream-lost`.
+    Unknown(&'static str),
+}
+
+/// How long the upstream took for this response; a proxy's forwarder leaves it in the response's extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct UpstreamTime(pub Duration);
+
+/// The parameters of the matched path, by name; a router leaves them in the request's extensions for `path:` scopes.
+#[derive(Debug, Clone, Default)]
+pub struct PathParams(pub Vec<(String, String)>);
