@@ -12,6 +12,15 @@ pub fn reach(name: &'static str) {
     let _ = name;
 }
 
+/// Stands still when a store call has been sent and its answer has not been read.
+#[inline(always)]
+pub async fn reach_when_sent<F: Future + Unpin>(name: &'static str, call: &mut F) {
+    #[cfg(feature = "failpoints")]
+    armed::reach_when_sent(name, call).await;
+    #[cfg(not(feature = "failpoints"))]
+    let _ = (name, call);
+}
+
 /// Says whether the test asked for this point, for points that need the ground prepared.
 #[inline(always)]
 pub fn is_armed(name: &'static str) -> bool {
@@ -26,7 +35,9 @@ pub fn is_armed(name: &'static str) -> bool {
 
 #[cfg(feature = "failpoints")]
 mod armed {
+    use std::pin::Pin;
     use std::sync::LazyLock;
+    use std::task::Poll;
 
     static ARMED: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("ONCEPROXY_FAILPOINT").ok());
 
@@ -41,5 +52,18 @@ mod armed {
                 std::thread::park();
             }
         }
+    }
+
+    pub(super) async fn reach_when_sent<F: Future + Unpin>(name: &'static str, call: &mut F) {
+        if !is_armed(name) {
+            return;
+        }
+        let answered = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *call).poll(cx).is_ready())).await;
+        assert!(!answered, "the call was answered before it was sent");
+        // The task that owns the store's connection has to run to write the command.
+        for _ in 0..16 {
+            tokio::task::yield_now().await;
+        }
+        reach(name);
     }
 }

@@ -15,8 +15,12 @@ pub mod scope;
 pub mod stores;
 
 pub use fingerprint::{Fingerprint, FingerprintBuilder};
+#[cfg(feature = "http")]
+pub use http::{Attempt, Disposition, Idempotency, IdempotencyLayer, Policy};
 pub use key::{Key, KeyError, KeySyntax};
+pub use ledger::claim::{Claim, NotRecorded, Outcome, Recorded};
 pub use ledger::store::{Store, StoreError};
 pub use ledger::terms::Terms;
+pub use ledger::{Begun, Ledger};
 pub use record::{OnUnknown, Record, State};
 pub use scope::{RecordId, Scope};

@@ -65,8 +65,6 @@ pub enum State {
     InFlight,
     /// Done, and the outcome is here.
     Completed,
-    /// Done, but the outcome was too large to keep.
-    NotStored,
     /// Nobody can tell whether it was executed.
     Unknown,
     /// An operator, or a later attempt's proof, gave the key back; the attempt number is kept.
@@ -75,14 +73,13 @@ pub enum State {
 
 impl State {
     /// Every state, in the order of the stored numbers.
-    pub const ALL: [State; 5] = [State::InFlight, State::Completed, State::NotStored, State::Unknown, State::Released];
+    pub const ALL: [State; 4] = [State::InFlight, State::Completed, State::Unknown, State::Released];
 
     /// The name used in the admin API and in reports.
     pub fn as_str(self) -> &'static str {
         match self {
             State::InFlight => "in-flight",
             State::Completed => "completed",
-            State::NotStored => "not-stored",
             State::Unknown => "unknown",
             State::Released => "released",
         }
@@ -93,9 +90,8 @@ impl State {
         match self {
             State::InFlight => 1,
             State::Completed => 2,
-            State::NotStored => 3,
-            State::Unknown => 4,
-            State::Released => 5,
+            State::Unknown => 3,
+            State::Released => 4,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::HeaderName;
@@ -26,7 +27,13 @@ pub struct Attempt {
     pub(crate) key: Key,
     pub(crate) id: RecordId,
     pub(crate) number: u32,
-    pub(crate) start: Arc<dyn Fn() -> bool + Send + Sync>,
+    pub(crate) gate: Arc<Gate>,
+}
+
+/// Whether the effect may begin, and whether it was let begin.
+pub(crate) struct Gate {
+    pub(crate) holds: Box<dyn Fn() -> bool + Send + Sync>,
+    pub(crate) passed: AtomicBool,
 }
 
 impl Attempt {
@@ -49,7 +56,11 @@ impl Attempt {
     /// Says whether the claim still holds, so that an effect may begin now. Asked right before the first byte is sent:
     /// when it says no, send nothing and answer with [`Disposition::NotExecuted`].
     pub fn may_start(&self) -> bool {
-        (self.start)()
+        let holds = (self.gate.holds)();
+        if holds {
+            self.gate.passed.store(true, Ordering::Release);
+        }
+        holds
     }
 }
 

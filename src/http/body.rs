@@ -1,4 +1,4 @@
-//! Bodies on their way to the service: passed on as they come, or kept so that they can be sent again.
+//! Bodies on their way through the layer.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -10,57 +10,158 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::budget::Reserved;
+use super::collect::{Collected, Rewound};
+
+/// Why a client's body cannot be read to its end. A server whose bodies fail with this error lets the layer answer by
+/// it; any other error counts as [`ClientBodyError::Broken`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientBodyError {
+    /// It came too slowly.
+    #[error("the request body came too slowly")]
+    TooSlow,
+    /// It is not what its framing promised.
+    #[error("the request body is broken: {0}")]
+    Broken(String),
+    /// The client went away.
+    #[error("the client went away")]
+    Gone,
+}
 
 /// The body that the service behind the layer gets.
 ///
 /// It is the client's own body where the request is not protected. Where it is, it has been read already, and
 /// [`RequestBody::try_clone`] gives it once more.
-pub struct RequestBody<B>(Inner<B>);
+pub struct RequestBody<B>(Parts<B>);
 
-enum Inner<B> {
+/// The body that the client gets: the service's own, or one that was recorded.
+pub struct ResponseBody<B>(Parts<B>);
+
+enum Parts<B> {
+    /// As it comes.
     Passed(B),
+    /// Read already.
     Kept(KeptBody),
+    /// Read in part.
+    Rewound(KeptBody, B),
 }
 
 /// A body that has been read, chunk by chunk as it came. Clones share the bytes.
 #[derive(Clone)]
-pub struct KeptBody {
+pub(super) struct KeptBody {
     chunks: VecDeque<Bytes>,
-    trailers: Option<HeaderMap>,
+    trailers: Option<Box<HeaderMap>>,
     left_bytes: u64,
     /// Holds the bytes' place in the budget until the last clone is gone.
     _reserved: Option<Arc<Reserved>>,
 }
 
 impl KeptBody {
-    /// Keeps these chunks and trailers.
-    pub fn new(
-        chunks: impl IntoIterator<Item = Bytes>,
-        trailers: Option<HeaderMap>,
-        reserved: Option<Reserved>,
-    ) -> KeptBody {
-        let chunks: VecDeque<Bytes> = chunks.into_iter().collect();
+    pub(super) fn new(chunks: Vec<Bytes>, trailers: Option<HeaderMap>, reserved: Option<Reserved>) -> KeptBody {
+        let chunks = VecDeque::from(chunks);
         let left_bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        KeptBody { chunks, trailers, left_bytes, _reserved: reserved.map(Arc::new) }
+        KeptBody { chunks, trailers: trailers.map(Box::new), left_bytes, _reserved: reserved.map(Arc::new) }
+    }
+
+    fn next(&mut self) -> Option<Frame<Bytes>> {
+        match self.chunks.pop_front() {
+            Some(chunk) => {
+                self.left_bytes -= chunk.len() as u64;
+                Some(Frame::data(chunk))
+            }
+            None => self.trailers.take().map(|trailers| Frame::trailers(*trailers)),
+        }
+    }
+}
+
+impl From<Collected> for KeptBody {
+    fn from(collected: Collected) -> KeptBody {
+        KeptBody::new(collected.chunks, collected.trailers, Some(collected.reserved))
     }
 }
 
 impl<B> RequestBody<B> {
-    /// Passes the client's own body.
-    pub fn passed(body: B) -> RequestBody<B> {
-        RequestBody(Inner::Passed(body))
+    pub(super) fn passed(body: B) -> RequestBody<B> {
+        RequestBody(Parts::Passed(body))
     }
 
-    /// Gives a body that has been read already.
-    pub fn kept(body: KeptBody) -> RequestBody<B> {
-        RequestBody(Inner::Kept(body))
+    pub(super) fn kept(body: KeptBody) -> RequestBody<B> {
+        RequestBody(Parts::Kept(body))
+    }
+
+    pub(super) fn rewound(body: Rewound<B>) -> RequestBody<B> {
+        RequestBody(Parts::rewound(body))
     }
 
     /// The same body once more, from where this one stands; `None` where it is the client's own.
     pub fn try_clone(&self) -> Option<RequestBody<B>> {
         match &self.0 {
-            Inner::Passed(_) => None,
-            Inner::Kept(body) => Some(RequestBody(Inner::Kept(body.clone()))),
+            Parts::Kept(body) => Some(RequestBody(Parts::Kept(body.clone()))),
+            Parts::Passed(_) | Parts::Rewound(..) => None,
+        }
+    }
+}
+
+impl<B> ResponseBody<B> {
+    pub(super) fn passed(body: B) -> ResponseBody<B> {
+        ResponseBody(Parts::Passed(body))
+    }
+
+    pub(super) fn kept(body: KeptBody) -> ResponseBody<B> {
+        ResponseBody(Parts::Kept(body))
+    }
+
+    pub(super) fn rewound(body: Rewound<B>) -> ResponseBody<B> {
+        ResponseBody(Parts::rewound(body))
+    }
+}
+
+/// A whole body in one piece, e.g. a refusal's.
+impl<B> From<Bytes> for ResponseBody<B> {
+    fn from(bytes: Bytes) -> ResponseBody<B> {
+        let chunks = if bytes.is_empty() { Vec::new() } else { vec![bytes] };
+        ResponseBody::kept(KeptBody::new(chunks, None, None))
+    }
+}
+
+impl<B> Parts<B> {
+    fn rewound(body: Rewound<B>) -> Parts<B> {
+        Parts::Rewound(KeptBody::new(body.front, None, Some(body.reserved)), body.rest)
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Parts<B> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        match self {
+            Parts::Passed(body) => Pin::new(body).poll_frame(cx),
+            Parts::Kept(kept) => Poll::Ready(kept.next().map(Ok)),
+            Parts::Rewound(front, rest) => match front.next() {
+                Some(frame) => Poll::Ready(Some(Ok(frame))),
+                None => Pin::new(rest).poll_frame(cx),
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Parts::Passed(body) => body.is_end_stream(),
+            Parts::Kept(kept) => kept.chunks.is_empty() && kept.trailers.is_none(),
+            Parts::Rewound(front, rest) => front.chunks.is_empty() && rest.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Parts::Passed(body) => body.size_hint(),
+            Parts::Kept(kept) => SizeHint::with_exact(kept.left_bytes),
+            Parts::Rewound(front, rest) => {
+                let rest = rest.size_hint();
+                let mut hint = SizeHint::new();
+                hint.set_lower(rest.lower().saturating_add(front.left_bytes));
+                if let Some(upper) = rest.upper() {
+                    hint.set_upper(upper.saturating_add(front.left_bytes));
+                }
+                hint
+            }
         }
     }
 }
@@ -70,28 +171,31 @@ impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let kept = match &mut self.0 {
-            Inner::Passed(body) => return Pin::new(body).poll_frame(cx),
-            Inner::Kept(body) => body,
-        };
-        if let Some(chunk) = kept.chunks.pop_front() {
-            kept.left_bytes -= chunk.len() as u64;
-            return Poll::Ready(Some(Ok(Frame::data(chunk))));
-        }
-        Poll::Ready(kept.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+        self.0.poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
-            Inner::Passed(body) => body.is_end_stream(),
-            Inner::Kept(body) => body.chunks.is_empty() && body.trailers.is_none(),
-        }
+        self.0.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
-            Inner::Passed(body) => body.size_hint(),
-            Inner::Kept(body) => SizeHint::with_exact(body.left_bytes),
-        }
+        self.0.size_hint()
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for ResponseBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        self.0.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
     }
 }

@@ -1,7 +1,26 @@
-//! The tower layer.
+//! The tower layer: [`IdempotencyLayer`] puts the protocol around any service of `http` requests.
+//!
+//! Keys are looked for in the request's head; a request that the policy does not cover passes without a copy, a spawn
+//! or a lock. Everything else is held: its body is read, the key is reserved, and the service is called from a task of
+//! its own, whose answer is recorded before it leaves.
 
+mod answer;
 pub mod attempt;
 pub mod body;
 pub mod budget;
+mod collect;
+pub mod drain;
+mod execute;
+mod keyed;
+pub mod layer;
+pub mod observe;
 pub mod policy;
 pub mod refusal;
+mod replay;
+pub mod report;
+pub mod service;
+
+pub use attempt::{Attempt, Disposition};
+pub use layer::IdempotencyLayer;
+pub use policy::Policy;
+pub use service::Idempotency;

@@ -1,0 +1,153 @@
+//! What a service's response says of the execution.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::io;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::response::Parts;
+use http::{HeaderMap, Response};
+use http_body::Body;
+
+use super::attempt::{Disposition, IDEMPOTENCY_OUTCOME, IDEMPOTENCY_REPLAYED, IDEMPOTENCY_STATUS, NOT_EXECUTED};
+use super::body::ResponseBody;
+use super::budget::Budget;
+use super::collect::{Collected, Excess, Rewound, Stopped, collect};
+use super::policy::Policy;
+use super::refusal::{Refusal, Refused};
+use super::replay::{Recorded, Recording, keep_end_to_end, split_dropped};
+use crate::ledger::claim::Outcome;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// What a service's response says, and the response as it goes to the first client.
+pub(super) enum Answer<R> {
+    /// It took effect, and this is to be recorded.
+    Executed { outcome: Outcome, response: Response<ResponseBody<R>> },
+    /// It did not; the status says who knows.
+    NotExecuted { status: &'static str, response: Response<ResponseBody<R>> },
+    /// Nobody can tell.
+    Unknown { reason: Cow<'static, str>, response: Response<ResponseBody<R>> },
+    /// It ran, but the answer broke off.
+    Broken { reason: &'static str, refusal: Refusal },
+}
+
+/// What the head of a response says.
+enum Word {
+    Executed,
+    NotExecuted(&'static str),
+    Unknown(Cow<'static, str>),
+}
+
+fn word(policy: &Policy, response: &Response<impl Body>) -> Word {
+    let ours = response.extensions().get::<Refused>().is_some();
+    match response.extensions().get::<Disposition>() {
+        Some(Disposition::NotExecuted) if ours => return Word::NotExecuted(NOT_EXECUTED),
+        Some(Disposition::NotExecuted) => return Word::NotExecuted("released"),
+        Some(Disposition::Unknown(reason)) => return Word::Unknown(Cow::Borrowed(reason)),
+        None => {}
+    }
+    if says_not_executed(response.headers()) || policy.release_status.contains(response.status()) {
+        return Word::NotExecuted("released");
+    }
+    if policy.unknown_status.contains(response.status()) {
+        return Word::Unknown(Cow::Owned(format!("status {}", response.status().as_u16())));
+    }
+    Word::Executed
+}
+
+fn says_not_executed(headers: &HeaderMap) -> bool {
+    headers.get(IDEMPOTENCY_OUTCOME).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(NOT_EXECUTED.as_bytes()))
+}
+
+/// Reads a response as far as it is recorded.
+pub(super) async fn capture<R>(response: Response<R>, policy: &Policy, budget: &Budget) -> Answer<R>
+where
+    R: Body<Data = Bytes> + Unpin,
+    R::Error: Into<BoxError>,
+{
+    let word = word(policy, &response);
+    let (head, body) = response.into_parts();
+    let read = match is_event_stream(&head.headers) {
+        // It has no end to wait for.
+        true => Err(Stopped::TooMuch(
+            Excess::Limit,
+            Rewound { front: Vec::new(), reserved: budget.reserve_none(), rest: body },
+        )),
+        false => collect(body, policy.max_response_body, budget, |_| {}).await,
+    };
+    match read {
+        Ok(collected) => whole(word, head, collected, policy),
+        Err(Stopped::TooMuch(_, rewound)) => too_large(word, head, rewound),
+        Err(Stopped::Failed(error)) => broken(error.into()),
+    }
+}
+
+fn whole<R>(word: Word, mut head: Parts, collected: Collected, policy: &Policy) -> Answer<R> {
+    let ours = head.extensions.get::<Refused>().is_some();
+    let dropped = match ours {
+        true => HeaderMap::new(),
+        false => {
+            keep_end_to_end(&mut head.headers);
+            split_dropped(&mut head.headers, &policy.replay_drop_headers)
+        }
+    };
+    let recording = Recording {
+        status: head.status,
+        headers: head.headers,
+        chunks: collected.chunks,
+        trailers: collected.trailers,
+    };
+    let bytes = match word {
+        Word::Executed => recording.encode(),
+        Word::NotExecuted(_) | Word::Unknown(_) => Bytes::new(),
+    };
+    let mut response = recording.deliver(Some(collected.reserved));
+    response.headers_mut().extend(dropped);
+    *response.extensions_mut() = head.extensions;
+    word.of(Outcome { bytes, status: head.status.as_u16(), remark: "" }, response)
+}
+
+fn too_large<R>(word: Word, mut head: Parts, rewound: Rewound<R>) -> Answer<R> {
+    remove_ours(&mut head.headers);
+    let bytes = Recorded::encode_not_stored(head.status, &head.headers);
+    let outcome = Outcome { bytes, status: head.status.as_u16(), remark: "response-not-stored" };
+    word.of(outcome, Response::from_parts(head, ResponseBody::rewound(rewound)))
+}
+
+/// It ran, the answer is lost.
+fn broken<R>(error: BoxError) -> Answer<R> {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&*error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            return Answer::Broken { reason: "upstream-timeout", refusal: Refusal::UpstreamTimeout };
+        }
+        cause = error.source();
+    }
+    Answer::Broken { reason: "upstream-lost", refusal: Refusal::UpstreamLost }
+}
+
+impl Word {
+    fn of<R>(self, outcome: Outcome, response: Response<ResponseBody<R>>) -> Answer<R> {
+        match self {
+            Word::Executed => Answer::Executed { outcome, response },
+            Word::NotExecuted(status) => Answer::NotExecuted { status, response },
+            Word::Unknown(reason) => Answer::Unknown { reason, response },
+        }
+    }
+}
+
+/// Takes the fields out of a response that only this layer may set.
+pub(super) fn remove_ours(headers: &mut HeaderMap) {
+    for name in [IDEMPOTENCY_REPLAYED, IDEMPOTENCY_STATUS, IDEMPOTENCY_OUTCOME] {
+        headers.remove(name);
+    }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let kind = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    })
+}

@@ -1,0 +1,331 @@
+//! A protected request, from its body to the recorded answer.
+//!
+//! The body is read on the client's time. From the reserve on, everything runs in a task of its own: a client that
+//! hangs up neither strands a claim nor loses an outcome.
+
+use std::error::Error;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response};
+use http_body::Body;
+use tower_service::Service;
+use tracing::{debug, warn};
+
+use super::answer::{self, Answer};
+use super::attempt::{Attempt, Gate, IDEMPOTENCY_ATTEMPT, IDEMPOTENCY_STATUS};
+use super::body::{ClientBodyError, KeptBody, RequestBody, ResponseBody};
+use super::collect::{Collected, Excess, Stopped, collect};
+use super::keyed::{KeyPlace, Printer, joined, key_with_body, scope};
+use super::layer::Settings;
+use super::policy::{KeyRule, Policy, StoreDown};
+use super::refusal::{Refusal, Refused};
+use super::replay;
+use super::report::Report;
+use crate::failpoint;
+use crate::fingerprint::Fingerprint;
+use crate::key::Key;
+use crate::ledger::Begun;
+use crate::ledger::claim::{Claim, NotRecorded, Recorded};
+use crate::ledger::store::StoreError;
+use crate::scope::RecordId;
+
+pub(super) type BoxError = Box<dyn Error + Send + Sync>;
+
+/// One protected request and the service that is to answer it.
+pub(super) struct Execution<S> {
+    settings: Settings,
+    inner: S,
+    report: Report,
+}
+
+/// A request whose key, record and fingerprint are known.
+struct Keyed {
+    parts: Parts,
+    body: KeptBody,
+    key: Key,
+    id: RecordId,
+    fingerprint: Fingerprint,
+}
+
+impl<S> Execution<S> {
+    pub(super) fn new(settings: Settings, inner: S) -> Execution<S> {
+        let report = Report { outcome: "", record: None, waited: false, store_time: Duration::ZERO };
+        Execution { settings, inner, report }
+    }
+
+    fn refuse<R>(&mut self, refusal: Refusal) -> Response<ResponseBody<R>> {
+        refuse(refusal, &self.settings.policy, Some(self.report)).map(ResponseBody::from)
+    }
+
+    /// Puts what became of the request into its response.
+    fn report<R>(&mut self, outcome: &'static str, mut response: Response<R>) -> Response<R> {
+        self.report.outcome = outcome;
+        response.extensions_mut().insert(self.report);
+        response
+    }
+
+    fn with_status<R>(&mut self, status: &'static str, mut response: Response<R>) -> Response<R> {
+        response.headers_mut().insert(IDEMPOTENCY_STATUS, HeaderValue::from_static(status));
+        self.report(status, response)
+    }
+}
+
+/// Makes the response to a refusal, with a report for logs and metrics.
+pub(super) fn refuse(refusal: Refusal, policy: &Policy, report: Option<Report>) -> Response<Bytes> {
+    let outcome = refusal.code();
+    let mut response = refusal.into_response(policy.docs_url.as_deref());
+    let report = report.unwrap_or(Report { outcome, record: None, waited: false, store_time: Duration::ZERO });
+    response.extensions_mut().insert(Report { outcome, ..report });
+    response
+}
+
+impl<S> Execution<S> {
+    /// Reads the body, then executes, replays or refuses.
+    pub(super) async fn hold<B, R>(
+        mut self,
+        mut parts: Parts,
+        body: B,
+        place: KeyPlace,
+    ) -> Result<Response<ResponseBody<R>>, S::Error>
+    where
+        S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+        S::Future: Send,
+        S::Error: Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+        R: Body<Data = Bytes> + Send + Unpin + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let policy = self.settings.policy.clone();
+        let scope = match scope(&policy, &parts) {
+            Ok(scope) => scope,
+            Err(refusal) => return Ok(self.refuse(refusal)),
+        };
+        failpoint::reach("body-reading");
+        let mut printer = Printer::new(&policy.fingerprint, &parts);
+        let read = collect(body, policy.max_request_body, &self.settings.budget, |chunk| printer.chunk(chunk)).await;
+        let collected = match read {
+            Ok(collected) => collected,
+            Err(stopped) => return Ok(self.refuse(refusal_for_stopped(stopped, policy.max_request_body))),
+        };
+        let key = match place {
+            KeyPlace::Found(key) => Ok(Some(key)),
+            KeyPlace::Body | KeyPlace::Nowhere => key_with_body(&policy, &parts, &joined(&collected.chunks)),
+        };
+        let key = match (key, policy.key) {
+            (Ok(Some(key)), _) => key,
+            (Err(refusal), _) => return Ok(self.refuse(refusal)),
+            (Ok(None), KeyRule::Required) => return Ok(self.refuse(Refusal::KeyMissing)),
+            (Ok(None), KeyRule::Optional) => {
+                let request = Request::from_parts(parts, RequestBody::kept(collected.into()));
+                return self.inner.call(request).await.map(without_ours);
+            }
+        };
+        let id = RecordId::new(&scope, &key);
+        let fingerprint = printer.finish(&collected.chunks);
+        self.report.record = Some(id);
+        parts.headers.remove(IDEMPOTENCY_ATTEMPT);
+        let keyed = Keyed { parts, body: Collected::into(collected), key, id, fingerprint };
+        let running = self.settings.drain.as_ref().map(|drain| drain.begin());
+        let task = tokio::spawn(async move {
+            let response = self.execute(keyed).await;
+            drop(running);
+            response
+        });
+        match task.await {
+            Ok(response) => response,
+            // The service panicked; whoever called it shall see that.
+            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+            Err(_) => unreachable!("nobody aborts the task, and its runtime runs this one too"),
+        }
+    }
+
+    async fn execute<B, R>(mut self, keyed: Keyed) -> Result<Response<ResponseBody<R>>, S::Error>
+    where
+        S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+        S::Future: Send,
+        R: Body<Data = Bytes> + Send + Unpin + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let policy = self.settings.policy.clone();
+        match self.begin(&keyed).await {
+            Ok(Begun::Execute(claim)) => self.own(claim, keyed).await,
+            Ok(begun) => Ok(self.answer_duplicate(begun)),
+            Err(StoreError::Corrupt | StoreError::UnknownFormat(_)) => Ok(self.refuse(Refusal::RecordUnreadable)),
+            Err(error) if policy.store_down == StoreDown::Bypass => {
+                warn!(route = %policy.terms.route, %error, "the store does not answer: forwarded unprotected");
+                let response = self.inner.call(Request::from_parts(keyed.parts, RequestBody::kept(keyed.body))).await?;
+                Ok(self.with_status("bypassed", without_ours(response)))
+            }
+            Err(error) => {
+                debug!(route = %policy.terms.route, %error, "the store does not answer");
+                Ok(self.refuse(Refusal::StoreUnavailable))
+            }
+        }
+    }
+
+    async fn begin(&mut self, keyed: &Keyed) -> Result<Begun, StoreError> {
+        let Settings { ledger, policy, .. } = &self.settings;
+        let terms = &policy.terms;
+        let began = Instant::now();
+        let mut begun = ledger.begin_at_once(&keyed.id, keyed.fingerprint, terms).await;
+        self.report.store_time += began.elapsed();
+        if let (Ok(Begun::InFlight { retry_after }), Some(wait)) = (&begun, terms.wait) {
+            self.report.waited = true;
+            begun = Ok(ledger.begin_waiting(&keyed.id, keyed.fingerprint, terms, wait, *retry_after).await);
+        }
+        begun
+    }
+
+    /// Answers one who does not execute.
+    fn answer_duplicate<R>(&mut self, begun: Begun) -> Response<ResponseBody<R>> {
+        let refusal = match begun {
+            Begun::Replay(outcome) => match replay::Recorded::decode(outcome) {
+                Some(replay::Recorded::Whole(mut recording)) => {
+                    recording.mark_replayed();
+                    return self.with_status("replayed", recording.deliver(None));
+                }
+                Some(replay::Recorded::NotStored { status, location }) => {
+                    Refusal::ResponseNotStored { status: status.as_u16(), location }
+                }
+                None => Refusal::RecordUnreadable,
+            },
+            Begun::InFlight { retry_after } => Refusal::InFlight(retry_after),
+            Begun::Mismatch => Refusal::KeyReused,
+            Begun::Unknown { .. } => Refusal::OutcomeUnknown,
+            Begun::Execute(_) => unreachable!("an execution is no duplicate"),
+        };
+        self.refuse(refusal)
+    }
+
+    /// Executes under the claim and records what comes of it.
+    async fn own<B, R>(mut self, claim: Claim, keyed: Keyed) -> Result<Response<ResponseBody<R>>, S::Error>
+    where
+        S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+        S::Future: Send,
+        R: Body<Data = Bytes> + Send + Unpin + 'static,
+        R::Error: Into<BoxError>,
+    {
+        failpoint::reach("reserved");
+        let Keyed { mut parts, body, key, id, fingerprint } = keyed;
+        let number = claim.attempt();
+        let gate = Arc::new(Gate { holds: Box::new(claim.watch()), passed: AtomicBool::new(false) });
+        parts.headers.insert(IDEMPOTENCY_ATTEMPT, number.into());
+        parts.extensions.insert(Attempt { key, id, number, gate: gate.clone() });
+        let request = Request::from_parts(parts, RequestBody::kept(body));
+        let settings = self.settings.clone();
+        let work = async {
+            let response = self.inner.call(request).await?;
+            Ok(answer::capture(response, &settings.policy, &settings.budget).await)
+        };
+        let over = async {
+            match &settings.drain {
+                Some(drain) => drain.over().await,
+                None => std::future::pending().await,
+            }
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = AssertUnwindSafe(work).catch_unwind() => answer,
+            () = over => {
+                return Ok(match gate.passed.load(Ordering::Acquire) {
+                    true => {
+                        note(&settings.policy, claim.unknown("drained").await);
+                        let response = self.refuse(Refusal::UpstreamLost);
+                        self.with_status("unknown", response)
+                    }
+                    false => {
+                        note(&settings.policy, claim.release().await);
+                        let response = self.refuse(Refusal::ClaimLost);
+                        self.with_status("not-executed", response)
+                    }
+                });
+            }
+        };
+        let answer = match answer {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => {
+                note(&settings.policy, claim.unknown("failed").await);
+                return Err(error);
+            }
+            Err(panic) => {
+                note(&settings.policy, claim.unknown("failed").await);
+                resume_unwind(panic);
+            }
+        };
+        Ok(self.settle(claim, answer, &id, fingerprint).await)
+    }
+
+    /// Records, then replies.
+    async fn settle<R>(
+        &mut self,
+        claim: Claim,
+        answer: Answer<R>,
+        id: &RecordId,
+        fingerprint: Fingerprint,
+    ) -> Response<ResponseBody<R>> {
+        let began = Instant::now();
+        let (recorded, status, response) = match answer {
+            Answer::Executed { outcome, response } => {
+                failpoint::reach("response-read");
+                (claim.complete(outcome).await, "executed", response)
+            }
+            Answer::NotExecuted { status, response } => (claim.release().await, status, response),
+            Answer::Unknown { reason, response } => (claim.unknown(&reason).await, "unknown", response),
+            Answer::Broken { reason, refusal } => {
+                let response = refusal.into_response(self.settings.policy.docs_url.as_deref());
+                (claim.unknown(reason).await, "unknown", response.map(ResponseBody::from))
+            }
+        };
+        self.report.store_time += began.elapsed();
+        failpoint::reach("recorded");
+        match recorded {
+            Ok(_) => self.with_status(status, response),
+            // Another outcome stands in the record, or another attempt runs: never an answer beside it.
+            Err(NotRecorded::AlreadyDone | NotRecorded::Superseded) if status != "released" => {
+                let terms = self.settings.policy.terms.clone();
+                let begun = self.settings.ledger.follow(id, fingerprint, &terms).await;
+                self.answer_duplicate(begun)
+            }
+            Err(error) => {
+                note(&self.settings.policy, Err(error));
+                self.with_status(if status == "executed" { "unrecorded" } else { status }, response)
+            }
+        }
+    }
+}
+
+fn note(policy: &Policy, result: Result<Recorded, NotRecorded>) {
+    if let Err(error) = result {
+        warn!(route = %policy.terms.route, %error, "the end of an execution was not recorded");
+    }
+}
+
+/// A response that goes on as it comes, but without the fields that only this layer may set. A refusal of ours keeps
+/// them.
+pub(super) fn without_ours<R>(mut response: Response<R>) -> Response<ResponseBody<R>> {
+    if response.extensions().get::<Refused>().is_none() {
+        answer::remove_ours(response.headers_mut());
+    }
+    response.map(ResponseBody::passed)
+}
+
+fn refusal_for_stopped<B: Body>(stopped: Stopped<B>, limit: usize) -> Refusal
+where
+    B::Error: Into<BoxError>,
+{
+    match stopped {
+        Stopped::TooMuch(Excess::Limit, _) => Refusal::BodyTooLarge(limit as u64),
+        Stopped::TooMuch(Excess::Budget, _) => Refusal::Overloaded,
+        Stopped::Failed(error) => match error.into().downcast_ref::<ClientBodyError>() {
+            Some(ClientBodyError::TooSlow) => Refusal::RequestTimeout,
+            _ => Refusal::BadRequest("The request body is not what its framing promised.".into()),
+        },
+    }
+}

@@ -1,0 +1,99 @@
+//! The layer: a policy over a ledger, to be put around a service.
+
+use std::sync::Arc;
+
+use tower_layer::Layer;
+
+use super::budget::Budget;
+use super::drain::Drain;
+use super::observe::Observation;
+use super::policy::Policy;
+use super::service::Idempotency;
+use crate::ledger::Ledger;
+
+/// Puts [`Idempotency`] around a service.
+///
+/// ```
+/// use onceproxy::Ledger;
+/// use onceproxy::http::{IdempotencyLayer, Policy};
+/// use onceproxy::stores::memory::MemoryStore;
+///
+/// let ledger = Ledger::new(MemoryStore::new());
+/// let layer = IdempotencyLayer::new(ledger).policy(Policy::required());
+/// assert!(format!("{layer:?}").contains("Required"));
+/// ```
+#[derive(Debug, Clone)]
+pub struct IdempotencyLayer {
+    pub(super) settings: Settings,
+}
+
+/// What every request of one stack needs.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub(super) ledger: Ledger,
+    pub(super) policy: Arc<Policy>,
+    pub(super) budget: Budget,
+    pub(super) drain: Option<Drain>,
+    pub(super) observer: Option<Arc<dyn Fn(&Observation) + Send + Sync>>,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+impl IdempotencyLayer {
+    /// A layer with the default policy.
+    pub fn new(ledger: Ledger) -> IdempotencyLayer {
+        let settings = Settings {
+            ledger,
+            policy: Arc::new(Policy::default()),
+            budget: Budget::default(),
+            drain: None,
+            observer: None,
+        };
+        IdempotencyLayer { settings }
+    }
+
+    /// Sets the policy.
+    #[must_use]
+    pub fn policy(mut self, policy: impl Into<Arc<Policy>>) -> IdempotencyLayer {
+        self.settings.policy = policy.into();
+        self
+    }
+
+    /// Shares a cap over all buffers with other stacks.
+    #[must_use]
+    pub fn budget(mut self, budget: Budget) -> IdempotencyLayer {
+        self.settings.budget = budget;
+        self
+    }
+
+    /// Ties executions to the end of the process.
+    ///
+    /// When the time is over, an execution that was not let start by [`Attempt::may_start`] gives its key back: use it
+    /// only around a service that asks.
+    ///
+    /// [`Attempt::may_start`]: super::attempt::Attempt::may_start
+    #[must_use]
+    pub fn drain(mut self, drain: Drain) -> IdempotencyLayer {
+        self.settings.drain = Some(drain);
+        self
+    }
+
+    /// Tells of every observed request what would have become of it.
+    #[must_use]
+    pub fn on_observed(mut self, observer: impl Fn(&Observation) + Send + Sync + 'static) -> IdempotencyLayer {
+        self.settings.observer = Some(Arc::new(observer));
+        self
+    }
+}
+
+impl<S> Layer<S> for IdempotencyLayer {
+    type Service = Idempotency<S>;
+
+    fn layer(&self, inner: S) -> Idempotency<S> {
+        Idempotency::new(inner, self.settings.clone())
+    }
+}

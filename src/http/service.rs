@@ -1,0 +1,137 @@
+//! The service: decides whether the policy covers a request, and hands it on.
+
+use std::error::Error;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::body::{RequestBody, ResponseBody};
+use super::execute::Execution;
+use super::keyed::{KeyPlace, key_in_head};
+use super::layer::Settings;
+use super::observe;
+use super::policy::{KeyRule, Mode};
+use super::refusal::Refusal;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+type Held<R, E> = Pin<Box<dyn Future<Output = Result<Response<ResponseBody<R>>, E>> + Send>>;
+
+/// A service under which a key takes effect once. Made by [`IdempotencyLayer`](super::layer::IdempotencyLayer).
+///
+/// Errors of the inner service stay what they are; every refusal of this layer is a response.
+#[derive(Debug, Clone)]
+pub struct Idempotency<S> {
+    inner: S,
+    settings: Settings,
+}
+
+pin_project! {
+    /// The future of [`Idempotency`].
+    #[project = Projected]
+    pub struct ResponseFuture<F, R, E> {
+        #[pin]
+        way: Way<F, R, E>,
+    }
+}
+
+pin_project! {
+    #[project = ProjectedWay]
+    enum Way<F, R, E> {
+        Passed { #[pin] future: F },
+        Held { future: Held<R, E> },
+        Refused { response: Option<Response<Bytes>> },
+    }
+}
+
+impl<S> Idempotency<S> {
+    pub(super) fn new(inner: S, settings: Settings) -> Idempotency<S> {
+        Idempotency { inner, settings }
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for Idempotency<S>
+where
+    S: Service<Request<RequestBody<B>>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError> + Send,
+    R: Body<Data = Bytes> + Send + Unpin + 'static,
+    R::Error: Into<BoxError> + Send,
+{
+    type Response = Response<ResponseBody<R>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, R, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let policy = &self.settings.policy;
+        if policy.mode == Mode::Off || !policy.methods.protect(request.method()) {
+            return self.pass(request);
+        }
+        let (parts, body) = request.into_parts();
+        let place = match (key_in_head(policy, &parts), policy.mode) {
+            (place, Mode::Observe) => {
+                let inner = self.take_ready();
+                let held = observe::observe(self.settings.clone(), inner, parts, body, place);
+                return ResponseFuture { way: Way::Held { future: Box::pin(held) } };
+            }
+            (Err(refusal), _) => return self.refuse(refusal),
+            (Ok(KeyPlace::Nowhere), _) => match policy.key {
+                KeyRule::Optional => return self.pass(Request::from_parts(parts, body)),
+                KeyRule::Required => return self.refuse(Refusal::KeyMissing),
+            },
+            (Ok(place), _) => place,
+        };
+        let inner = self.take_ready();
+        let execution = Execution::new(self.settings.clone(), inner);
+        ResponseFuture { way: Way::Held { future: Box::pin(execution.hold(parts, body, place)) } }
+    }
+}
+
+impl<S: Clone> Idempotency<S> {
+    /// Takes the service that `poll_ready` made ready and leaves a clone in its place, which has to become ready anew.
+    fn take_ready(&mut self) -> S {
+        let clone = self.inner.clone();
+        std::mem::replace(&mut self.inner, clone)
+    }
+
+    fn pass<B, R>(&mut self, request: Request<B>) -> ResponseFuture<S::Future, R, S::Error>
+    where
+        S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+    {
+        ResponseFuture { way: Way::Passed { future: self.inner.call(request.map(RequestBody::passed)) } }
+    }
+
+    fn refuse<F, R, E>(&self, refusal: Refusal) -> ResponseFuture<F, R, E> {
+        let response = super::execute::refuse(refusal, &self.settings.policy, None);
+        ResponseFuture { way: Way::Refused { response: Some(response) } }
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F, R, E>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+{
+    type Output = Result<Response<ResponseBody<R>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().way.project() {
+            ProjectedWay::Passed { future } => future.poll(cx).map_ok(|response| response.map(ResponseBody::passed)),
+            ProjectedWay::Held { future } => future.as_mut().poll(cx),
+            ProjectedWay::Refused { response } => {
+                let response = response.take().expect("a future is not polled after it is ready");
+                Poll::Ready(Ok(response.map(ResponseBody::from)))
+            }
+        }
+    }
+}

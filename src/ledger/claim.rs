@@ -1,0 +1,195 @@
+//! The claim: the right to execute, held under a lease that renews itself.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::ledger::store::StoreError;
+use crate::scope::RecordId;
+
+/// The right to execute under a key. A task of its own renews it until it is used up by [`Claim::complete`],
+/// [`Claim::release`] or [`Claim::unknown`].
+///
+/// A claim that is dropped without a word is recorded as unknown, with the reason `dropped`: whoever held it may have
+/// executed.
+#[must_use = "a claim that is dropped leaves its key unknown"]
+pub struct Claim {
+    id: RecordId,
+    attempt: u32,
+    lease: Arc<LeaseClock>,
+    /// Gone once the claim has been used up.
+    keeper: Option<oneshot::Sender<Order>>,
+}
+
+/// What an execution came to, to be replayed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// What a duplicate gets; opaque to the ledger.
+    pub bytes: Bytes,
+    /// A status for the operator, 0 where there is none.
+    pub status: u16,
+    /// A remark for the operator.
+    pub remark: &'static str,
+}
+
+/// An outcome that was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// Under a living lease.
+    Yes,
+    /// After the lease had ended; nobody had taken over.
+    Late,
+    /// The record had vanished from the store and was created again.
+    Recreated,
+}
+
+/// Why an outcome is not in the record.
+#[derive(Debug, thiserror::Error)]
+pub enum NotRecorded {
+    /// The record holds another outcome: of another attempt, or an operator's.
+    #[error("the key has another outcome already")]
+    AlreadyDone,
+    /// Another attempt has the key.
+    #[error("another attempt has taken the key over")]
+    Superseded,
+    /// The store keeps failing; the write goes on in the background.
+    #[error("the outcome could not be recorded in time: {0}")]
+    Unrecorded(#[source] Arc<StoreError>),
+    /// The task that keeps the claim is gone with its runtime.
+    #[error("the runtime that kept the claim has ended")]
+    Abandoned,
+}
+
+/// The last word about a claim.
+pub(super) enum Fate {
+    Completed(Outcome),
+    Unknown(Arc<str>),
+    Released,
+}
+
+pub(super) struct Order {
+    pub(super) fate: Fate,
+    pub(super) answer: oneshot::Sender<Result<Recorded, NotRecorded>>,
+}
+
+/// The local end of a lease: counted on the monotonic clock from before the write that began it was sent, so that it
+/// never lies behind the store's.
+pub(super) struct LeaseClock {
+    base: Instant,
+    /// Nanoseconds after `base`; 0 when the claim is lost.
+    end: AtomicU64,
+}
+
+impl Claim {
+    pub(super) fn new(id: RecordId, attempt: u32, lease: Arc<LeaseClock>, keeper: oneshot::Sender<Order>) -> Claim {
+        Claim { id, attempt, lease, keeper: Some(keeper) }
+    }
+
+    /// The record's name.
+    pub fn id(&self) -> &RecordId {
+        &self.id
+    }
+
+    /// The number of this attempt, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Says whether the lease still holds. Ask right before the effect begins: after the lease has ended another may
+    /// own the key.
+    pub fn holds(&self) -> bool {
+        self.lease.holds()
+    }
+
+    /// A question that can be asked without the claim at hand, see [`Claim::holds`].
+    pub fn watch(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let lease = self.lease.clone();
+        move || lease.holds()
+    }
+
+    /// Records the outcome.
+    ///
+    /// # Errors
+    /// [`NotRecorded`] when another outcome or attempt stands in the record, or when the store kept failing for the
+    /// ledger's patience; then the write goes on in the background.
+    ///
+    /// # Cancellation
+    /// The write goes on when the future is dropped.
+    pub async fn complete(self, outcome: impl Into<Outcome>) -> Result<Recorded, NotRecorded> {
+        self.order(Fate::Completed(outcome.into())).await
+    }
+
+    /// Gives the key back. Only with proof that nothing was executed.
+    ///
+    /// # Errors
+    /// As [`Claim::complete`].
+    ///
+    /// # Cancellation
+    /// The write goes on when the future is dropped.
+    pub async fn release(self) -> Result<Recorded, NotRecorded> {
+        self.order(Fate::Released).await
+    }
+
+    /// Records that nobody can tell whether it was executed, and why.
+    ///
+    /// # Errors
+    /// As [`Claim::complete`].
+    ///
+    /// # Cancellation
+    /// The write goes on when the future is dropped.
+    pub async fn unknown(self, reason: &str) -> Result<Recorded, NotRecorded> {
+        self.order(Fate::Unknown(Arc::from(reason))).await
+    }
+
+    async fn order(mut self, fate: Fate) -> Result<Recorded, NotRecorded> {
+        let (answer, answered) = oneshot::channel();
+        let keeper = self.keeper.take().expect("a claim is used up by value, so only once");
+        keeper.send(Order { fate, answer }).map_err(|_| NotRecorded::Abandoned)?;
+        answered.await.unwrap_or(Err(NotRecorded::Abandoned))
+    }
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim").field("id", &self.id).field("attempt", &self.attempt).finish()
+    }
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outcome").field("status", &self.status).field("length", &self.bytes.len()).finish()
+    }
+}
+
+impl<T: Into<Bytes>> From<T> for Outcome {
+    fn from(bytes: T) -> Outcome {
+        Outcome { bytes: bytes.into(), status: 0, remark: "" }
+    }
+}
+
+impl LeaseClock {
+    pub(super) fn begin(sent: Instant, lease: Duration) -> LeaseClock {
+        let clock = LeaseClock { base: sent, end: AtomicU64::new(0) };
+        clock.extend(sent, lease);
+        clock
+    }
+
+    /// A write that was sent at this instant has begun the lease anew.
+    pub(super) fn extend(&self, sent: Instant, lease: Duration) {
+        let end = sent.saturating_duration_since(self.base).saturating_add(lease);
+        self.end.store(u64::try_from(end.as_nanos()).unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    pub(super) fn lose(&self) {
+        self.end.store(0, Ordering::Release);
+    }
+
+    pub(super) fn holds(&self) -> bool {
+        self.base.elapsed().as_nanos() < u128::from(self.end.load(Ordering::Acquire))
+    }
+}
