@@ -1,6 +1,8 @@
 //! onceproxy
 
 #[cfg(feature = "proxy")]
+pub mod admin;
+#[cfg(feature = "proxy")]
 pub mod config;
 mod failpoint;
 pub mod fingerprint;
@@ -13,6 +15,8 @@ pub mod proxy;
 pub mod record;
 pub mod scope;
 pub mod stores;
+#[cfg(feature = "proxy")]
+pub mod telemetry;
 
 pub use fingerprint::{Fingerprint, FingerprintBuilder};
 #[cfg(feature = "http")]

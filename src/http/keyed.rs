@@ -111,6 +111,12 @@ fn decode(text: &str) -> Vec<u8> {
     percent_decode(text.as_bytes()).collect()
 }
 
+/// The record of a key that came with such a request.
+#[cfg(feature = "proxy")]
+pub(crate) fn record_id(policy: &Policy, parts: &Parts, key: &Key) -> Result<crate::scope::RecordId, Refusal> {
+    Ok(crate::scope::RecordId::new(&scope(policy, parts)?, key))
+}
+
 /// Makes the scope of a request. Where a named source comes several times, all of it counts: which of them the service
 /// takes is not known here.
 pub(super) fn scope(policy: &Policy, parts: &Parts) -> Result<Scope, Refusal> {

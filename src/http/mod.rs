@@ -11,12 +11,12 @@ pub mod budget;
 mod collect;
 pub mod drain;
 mod execute;
-mod keyed;
+pub(crate) mod keyed;
 pub mod layer;
 pub mod observe;
 pub mod policy;
 pub mod refusal;
-mod replay;
+pub(crate) mod replay;
 pub mod report;
 pub mod service;
 

@@ -18,6 +18,8 @@ use super::answer::remove_ours;
 use super::attempt::IDEMPOTENCY_REPLAYED;
 use super::body::{KeptBody, ResponseBody};
 use super::budget::Reserved;
+#[cfg(feature = "proxy")]
+use crate::ledger::claim::Outcome;
 
 const FORMAT: u8 = 1;
 const WHOLE: u8 = 0;
@@ -25,7 +27,7 @@ const NOT_STORED: u8 = 1;
 
 /// A response as it is recorded.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Recording {
+pub(crate) struct Recording {
     pub(super) status: StatusCode,
     /// End-to-end fields only.
     pub(super) headers: HeaderMap,
@@ -106,6 +108,15 @@ impl Recording {
         }
         self.chunks.iter().for_each(|chunk| out.put_slice(chunk));
         out.freeze()
+    }
+
+    /// The outcome of a response that an operator gives instead of the upstream.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn settled(status: StatusCode, mut headers: HeaderMap, body: Bytes) -> Outcome {
+        keep_end_to_end(&mut headers);
+        let chunks = if body.is_empty() { Vec::new() } else { vec![body] };
+        let recording = Recording { status, headers, chunks, trailers: None };
+        Outcome { bytes: recording.encode(), status: status.as_u16(), remark: "" }
     }
 
     /// The response that the first client and every later one gets.
