@@ -1,4 +1,4 @@
-//! The proxy: listener, connections, routes, the upstream pool.
+//! The proxy: listener, connections, router, forwarding, upstream connections.
 
 pub mod connection;
 pub mod forward;

@@ -1,1 +1,1 @@
-//! conformance
+//! The store conformance suite.

@@ -1,0 +1,1 @@
+//! A fluent proxy under test.
