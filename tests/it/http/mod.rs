@@ -1,0 +1,8 @@
+//! What a gateway owes, in raw bytes: the numbers are those of the requirements in the proxy's HTTP page.
+
+mod fields;
+mod forwarding;
+mod limits;
+mod raw;
+mod replay;
+mod targets;
