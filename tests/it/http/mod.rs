@@ -2,6 +2,7 @@
 
 mod fields;
 mod forwarding;
+mod http2;
 mod limits;
 mod raw;
 mod replay;
