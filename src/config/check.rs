@@ -9,7 +9,7 @@ use super::diagnostic::{Diagnostic, Findings, Span};
 use super::file::{AdminFile, File, ListenerFile, LogFile, PolicyFile};
 use super::load::Overrides;
 use super::routes::{self, Built, Referred};
-use super::secret::{Lookups, Secret, reveal};
+use super::secret::{Lookups, reveal};
 use super::section::{Given, Section};
 use super::sources::socket_address;
 use super::upstreams::{UPSTREAM, UpstreamUrl, upstreams};
@@ -54,10 +54,10 @@ pub(super) fn config(
     overlap::gaps(&routes, findings);
     warnings::routes(&routes, findings);
     if let Some(store) = &store {
-        warnings::store(file, store, &listener, findings);
+        warnings::store(file, store, &listener, overrides, findings);
     }
     warnings::secrets(file, findings);
-    check_addresses(file, &listener, admin.as_ref(), findings);
+    check_addresses(file, &listener, admin.as_ref(), overrides, findings);
     if findings.has_errors() {
         return None;
     }
@@ -264,15 +264,22 @@ fn check_buffers(file: &File, listener: &ListenerSpec, routes: &[Built<'_>], fin
 }
 
 /// The admin listener is never the data port.
-fn check_addresses(file: &File, listener: &ListenerSpec, admin: Option<&AdminConfig>, findings: &mut Findings) {
+fn check_addresses(
+    file: &File,
+    listener: &ListenerSpec,
+    admin: Option<&AdminConfig>,
+    overrides: &Overrides,
+    findings: &mut Findings,
+) {
     let Some(admin) = admin else { return };
     let (data, admin) = (listener.address, admin.address);
     let same_host = data.ip() == admin.ip() || data.ip().is_unspecified() || admin.ip().is_unspecified();
     if data.port() == 0 || data.port() != admin.port() || !same_host {
         return;
     }
-    let place = file.admin.as_ref().and_then(|given| given.value.address.as_ref()).map(Given::span);
-    let other = file.listener.as_ref().and_then(|given| given.value.address.as_ref()).map(Given::span);
+    let place = file.admin.as_ref().filter(|_| overrides.admin.is_none());
+    let place = place.and_then(|given| given.value.address.as_ref()).map(Given::span);
+    let other = listener_place(file, overrides);
     let wrong = Diagnostic::error(format!("the admin listener has the data listener's port, {}", data.port()));
     findings.push(match place {
         Some(place) => wrong.at(place).and(other, "the data listener"),
@@ -280,7 +287,8 @@ fn check_addresses(file: &File, listener: &ListenerSpec, admin: Option<&AdminCon
     });
 }
 
-/// Whether a secret stands in the file, readable for everybody who may read it.
-pub(super) fn is_written(secret: &Secret) -> bool {
-    matches!(secret, Secret::Written(_))
+/// Where the data listener's address is given, if it comes from the file.
+pub(super) fn listener_place(file: &File, overrides: &Overrides) -> Option<Span> {
+    let listener = file.listener.as_ref().filter(|_| overrides.listen.is_none())?;
+    listener.value.address.as_ref().map(Given::span)
 }

@@ -9,6 +9,7 @@ pub mod diagnostic;
 pub mod explain;
 pub mod file;
 pub mod load;
+mod mask;
 mod overlap;
 mod patterns;
 mod policies;

@@ -58,7 +58,7 @@ fn collision(route: &Built<'_>, other: &Built<'_>) -> Diagnostic {
     let wrong = Diagnostic::error(format!("routes `{other_name}` and `{name}` match the same requests"));
     wrong
         .at(route.path.clone())
-        .and(other.path.clone(), format!("`{other_name}` matches them first"))
+        .and(other.path.clone(), format!("route `{other_name}`"))
         .help("two routes may share a path with disjoint `methods` and the same upstream")
 }
 

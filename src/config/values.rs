@@ -1,6 +1,5 @@
 //! The kinds of value that a setting can have: times, sizes, counts, texts, lists, and one of several words.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -354,13 +353,10 @@ pub(super) fn plain_name(what: &str, name: &str) -> Result<(), Diagnostic> {
     Err(Diagnostic::error(format!("{what} is 1 to 64 letters, digits, `-`, `_` or `.`; {name:?} is not")))
 }
 
-/// The first element that stands twice, with the one before it.
-pub(super) fn repeated<T, K: Eq + std::hash::Hash>(
-    elements: &[Given<T>],
-    key: impl Fn(&T) -> K,
-) -> Option<(&Given<T>, &Given<T>)> {
-    let mut seen = HashSet::new();
-    let second = elements.iter().find(|element| !seen.insert(key(&element.value)))?;
-    let first = elements.iter().find(|element| key(&element.value) == key(&second.value))?;
-    Some((first, second))
+/// The elements that stand twice, each with the first one like it.
+pub(super) fn repeated<T: PartialEq>(elements: &[Given<T>]) -> impl Iterator<Item = (&Given<T>, &Given<T>)> {
+    elements.iter().enumerate().filter_map(|(index, element)| {
+        let first = elements[..index].iter().find(|other| other.value == element.value)?;
+        Some((first, element))
+    })
 }
