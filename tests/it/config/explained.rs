@@ -106,6 +106,12 @@ fn a_request_without_a_route_gets_404() {
 }
 
 #[test]
+fn a_spelling_that_leads_elsewhere_gets_400() {
+    let explained = explain(PAYMENTS, "POST /v1//payments");
+    assert!(explained.contains("400 bad-request"), "{explained}");
+}
+
+#[test]
 fn what_is_no_request_is_refused() {
     let report = load_text(GOOD);
     for request in ["", "POST", "POST a b", "P@ST /a", "POST v1"] {

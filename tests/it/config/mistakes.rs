@@ -268,6 +268,7 @@ fn routes_are_checked_each_for_itself() {
         (PATH, "path = «\"/a?b=c\"»\n", "no query"),
         (PATH, "path = «\"/a/../b\"»\n", "never matches"),
         (PATH, "path = «\"/a//b\"»\n", "never matches"),
+        (PATH, "path = «\"/a/\"»\n", "never matches"),
         (PATH, "path = «\"/%61\"»\n", "never matches"),
         (PATH, "path = «\"/ü\"»\n", "percent-encoded"),
         (NAME, "name = «\"a b\"»\n", "a route's name is 1 to 64"),
