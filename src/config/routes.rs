@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Findings, Span};
 use super::file::{PolicyFile, RouteFile, UpstreamFile};
+use super::lists::{List, Named, plain_name, repeated};
 use super::patterns;
 use super::policies::{self, Surroundings};
 use super::section::{Given, Section};
 use super::sources::{MethodWord, is_host};
-use super::values::{List, Named, plain_name, repeated};
 use crate::http::policy::Methods;
 use crate::proxy::router::RouteSpec;
 use crate::proxy::upstream::UpstreamSpec;

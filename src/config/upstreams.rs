@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::diagnostic::{Diagnostic, Findings, Span};
 use super::file::UpstreamFile;
+use super::lists::Named;
 use super::section::{Given, Section};
 use super::sources::is_host;
-use super::values::{Named, text_setting};
+use super::values::text_setting;
 use crate::proxy::upstream::UpstreamSpec;
 
 /// The name of the upstream that a command line gives.

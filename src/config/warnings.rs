@@ -3,13 +3,13 @@
 use secrecy::ExposeSecret;
 
 use super::StoreConfig;
-use super::check::listener_place;
 use super::diagnostic::{Diagnostic, Findings};
 use super::file::File;
 use super::load::Overrides;
 use super::routes::Built;
 use super::secret::Secret;
 use super::section::{Given, Section};
+use super::servers::listener_place;
 use crate::http::policy::{KeyRule, Mode, StoreDown};
 use crate::proxy::listener::ListenerSpec;
 use crate::stores::url::StoreUrl;

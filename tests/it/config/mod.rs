@@ -1,6 +1,7 @@
 //! The configuration: what is refused and where, what is warned of, what a good file becomes.
 
 mod anything;
+mod contradictions;
 mod explained;
 mod loaded;
 mod mistakes;
