@@ -35,7 +35,7 @@ fn secret_places(line: &str) -> Vec<Span> {
     let mut places = Vec::new();
     for (at, _) in line.match_indices('=') {
         let is_edge = |c: char| !(c.is_alphanumeric() || c == '_');
-        let name = line[..at].trim_end().rsplit(is_edge).next().unwrap_or_default();
+        let name = line[..at].trim_end().trim_end_matches(['"', '\'']).rsplit(is_edge).next().unwrap_or_default();
         let value = line[at + 1..].trim_start();
         let start = line.len() - value.len();
         let quote = value.chars().next().filter(|quote| matches!(quote, '"' | '\''));
@@ -71,6 +71,7 @@ mod tests {
             ("token = \"hunter2\"", "token = \"*******\""),
             ("tokn = \"hünter2", "tokn = \"********"),
             ("token = { env = \"NAME\" }", "token = { env = \"NAME\" }"),
+            ("\"token\" = 'hunter2'", "\"token\" = '*******'"),
             ("a = { token = 'hunter2', b = 1 }", "a = { token = '*******', b = 1 }"),
             ("url = \"redis://u:p@h/0\" # why", "url = \"redis://***@h/0\" # why"),
             ("key = \"required\"", "key = \"required\""),

@@ -372,6 +372,7 @@ fn no_message_shows_a_secret() {
         (ADMIN, "[admin]\ntoken = \"hunter2\"\n"),
         (ADMIN, "[admin]\ntoken = \"\"\"\nhunter2\"\"\"\n"),
         (ADMIN, "admin = { token = \"hunter2\" }\n[x]\n"),
+        (ADMIN, "[admin]\n\"tok\\u0065n\" = \"hunter2\"\n"),
         (ADMIN, "[admin]\ntokn = \"hunter2\"\n"),
         (ADMIN, "[admin]\ntoken = \"hunter2\n"),
         (STORE, "[store]\nhmac_key = \"hunter2\"\n"),
