@@ -94,7 +94,7 @@ pub fn open_loop(context: &Context, report: &mut Report) -> Result<()> {
     let per_second = match context.arguments.rate_per_second {
         Some(per_second) => per_second,
         None => {
-            let reached = Rounds::run(&stage, &[Side::fresh()], CONNECTIONS, Pace::Closed, 1)?;
+            let reached = Rounds::run(&stage, &[Side::fresh()], CONNECTIONS, Pace::Closed, 0..1)?;
             (reached.figure(0, Figure::Rate).median / 2.0).max(1.0) as u32
         }
     };
@@ -120,13 +120,13 @@ pub fn embedded(context: &Context, report: &mut Report) -> Result<()> {
     for (store, name) in [(Store::Sqlite, "SQLite"), (Store::Memory, "memory")] {
         let sides = [Side::nginx(), Side::unprotected(), Side::fresh()];
         let mut rounds = None;
-        for _ in 0..context.arguments.rounds {
+        for round in 0..context.arguments.rounds {
             // A store of its own for each round: the one in memory holds a million records.
             let stage = Stage::new(context, Cores::Two, store)?;
-            let round = Rounds::run(&stage, &sides, CONNECTIONS, Pace::Closed, 1)?;
+            let next = Rounds::run(&stage, &sides, CONNECTIONS, Pace::Closed, round..round + 1)?;
             match &mut rounds {
-                None => rounds = Some(round),
-                Some(rounds) => rounds.append(round),
+                None => rounds = Some(next),
+                Some(rounds) => rounds.append(next),
             }
         }
         let rounds = rounds.ok_or("no rounds")?;

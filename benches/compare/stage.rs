@@ -2,7 +2,9 @@
 
 use std::cell::Cell;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -167,6 +169,11 @@ impl<'a> Stage<'a> {
         Length::Time { warm_up: self.context.arguments.warm_up, measured: self.context.arguments.measured }
     }
 
+    /// As long as the warm-up before a round.
+    pub fn warm_up(&self) -> Length {
+        Length::Time { warm_up: Duration::ZERO, measured: self.context.arguments.warm_up }
+    }
+
     pub fn process(&self, server: Server) -> &Process {
         match server {
             Server::Nginx => &self.nginx.process,
@@ -181,9 +188,9 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// How many rounds a comparison has.
-    pub fn rounds(&self) -> usize {
-        self.context.arguments.rounds
+    /// The rounds of a comparison.
+    pub fn rounds(&self) -> Range<usize> {
+        0..self.context.arguments.rounds
     }
 }
 
