@@ -6,6 +6,7 @@ mod server;
 mod view;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::http::policy::Policy;
 use crate::ledger::Ledger;
@@ -23,6 +24,8 @@ pub struct Admin {
     pub metrics: Metrics,
     /// The token that every call of the API carries. Without one reads are open and changes are refused.
     pub token: Option<String>,
+    /// Whether the proxy is on its way out: not ready any more.
+    pub is_draining: Arc<AtomicBool>,
 }
 
 /// A route as a look-up needs it.

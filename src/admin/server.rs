@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -124,6 +125,9 @@ impl Admin {
 
     /// Looks at the store now: reachable, and set up so that it may be used.
     async fn ready(&self) -> Response<Full<Bytes>> {
+        if self.is_draining.load(Ordering::Acquire) {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "not ready: draining\n".to_owned());
+        }
         match self.ledger.store().preflight().await {
             Ok(findings) => match findings.iter().find(|finding| finding.severity == Severity::Unfit) {
                 None => text(StatusCode::OK, "ready\n".to_owned()),

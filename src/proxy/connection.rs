@@ -1,1 +1,111 @@
-//! connection
+//! One client's connection: HTTP/1.1, or HTTP/2 by prior knowledge.
+
+pub mod activity;
+pub mod body;
+mod socket;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tracing::debug;
+
+use crate::proxy::connection::activity::Activity;
+use crate::proxy::connection::socket::{ClientSocket, Clocks, Protocol};
+use crate::proxy::gateway::{Connection, Gateway};
+use crate::proxy::headers::Peer;
+
+/// What a client that speaks HTTP/2 without asking begins with (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How much is read to tell the protocol.
+const FRONT_BYTES: usize = 4096;
+const MAX_STREAMS: u32 = 128;
+const MAX_HEADER_LIST_BYTES: u32 = 64 << 10;
+
+/// Serves a connection until it ends, or until the last request after `leave` is answered.
+pub(super) async fn serve(
+    gateway: Arc<Gateway>,
+    mut stream: TcpStream,
+    address: SocketAddr,
+    leave: impl Future<Output = ()>,
+) {
+    let spec = gateway.listener();
+    let deadline = Instant::now() + spec.header_timeout;
+    let clocks = Clocks { head: spec.header_timeout, idle: spec.idle_timeout };
+    let _ = stream.set_nodelay(true);
+    let mut leave = std::pin::pin!(leave);
+    let (protocol, front) = tokio::select! {
+        told = timeout_at(deadline, tell_protocol(&mut stream)) => match told {
+            Ok(Ok(Some(told))) => told,
+            // It came to nothing: closed, broken, or silent.
+            Ok(Ok(None) | Err(_)) | Err(_) => return,
+        },
+        () = &mut leave => return,
+    };
+    let activity = Arc::new(Activity::default());
+    let peer = Peer::new(address, &spec.trusted_proxies);
+    let connection = Arc::new(Connection { gateway, peer, activity: activity.clone() });
+    let service = service_fn(move |request| connection.clone().answer(request));
+    let socket = ClientSocket::new(stream, front, activity, protocol, clocks, deadline);
+    let ended = match protocol {
+        Protocol::Http1 => {
+            // The socket keeps the clocks.
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(None).pipeline_flush(true);
+            let mut served = std::pin::pin!(builder.serve_connection(socket, service));
+            tokio::select! {
+                ended = &mut served => ended,
+                () = &mut leave => {
+                    served.as_mut().graceful_shutdown();
+                    served.await
+                }
+            }
+        }
+        Protocol::Http2 => {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(MAX_STREAMS)
+                .max_header_list_size(MAX_HEADER_LIST_BYTES);
+            let mut served = std::pin::pin!(builder.serve_connection(socket, service));
+            tokio::select! {
+                ended = &mut served => ended,
+                () = &mut leave => {
+                    served.as_mut().graceful_shutdown();
+                    served.await
+                }
+            }
+        }
+    };
+    if let Err(error) = ended {
+        debug!(peer = %address, %error, "a connection ended early");
+    }
+}
+
+/// Reads until it is clear which protocol the client speaks; `None` when it closes before.
+async fn tell_protocol(stream: &mut TcpStream) -> std::io::Result<Option<(Protocol, Bytes)>> {
+    let mut front = BytesMut::new();
+    loop {
+        // Nothing is kept for a connection that is silent.
+        stream.readable().await?;
+        front.reserve(FRONT_BYTES);
+        match stream.try_read_buf(&mut front) {
+            Ok(0) => return Ok(None),
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
+        }
+        let compared = front.len().min(PREFACE.len());
+        if front[..compared] != PREFACE[..compared] {
+            return Ok(Some((Protocol::Http1, front.freeze())));
+        }
+        if compared == PREFACE.len() {
+            return Ok(Some((Protocol::Http2, front.freeze())));
+        }
+    }
+}

@@ -1,1 +1,347 @@
-//! headers
+//! What a gateway does to fields: hop-by-hop ones go, the way a message took is written down.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    TRANSFER_ENCODING, UPGRADE, VIA,
+};
+use http::uri::Authority;
+use ipnet::IpNet;
+
+use crate::http::refusal::Refusal;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Who sent a request, as far as the connection tells.
+pub struct Peer {
+    /// The other end of the connection.
+    pub address: SocketAddr,
+    /// Whether it may say for whom it speaks.
+    pub trusted: bool,
+    forwarded_for: HeaderValue,
+}
+
+/// Our name in `Via`, chosen when the process starts, so that two proxies in a row can be told apart.
+#[derive(Clone)]
+pub struct Via {
+    pseudonym: String,
+    http1: HeaderValue,
+    http2: HeaderValue,
+}
+
+/// The host that a request is for, as `Host` and `:authority` say it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EffectiveHost {
+    /// As received, with the port if there is one.
+    pub value: HeaderValue,
+    /// In lower case, without the port.
+    pub name: String,
+}
+
+impl Peer {
+    /// A peer, which is trusted when one of the networks has it.
+    pub fn new(address: SocketAddr, trusted: &[IpNet]) -> Peer {
+        let ip = address.ip().to_canonical();
+        let forwarded_for = HeaderValue::try_from(ip.to_string()).expect("an address is made of field characters");
+        Peer { address, trusted: trusted.iter().any(|network| network.contains(&ip)), forwarded_for }
+    }
+}
+
+impl Via {
+    /// Our name with random digits behind it.
+    pub fn random() -> Via {
+        let digits = crate::record::Version::random();
+        Via::named(&format!("onceproxy-{digits:?}"))
+    }
+
+    fn named(pseudonym: &str) -> Via {
+        let value = |version: &str| {
+            HeaderValue::try_from(format!("{version} {pseudonym}")).expect("the name is made of field characters")
+        };
+        Via { pseudonym: pseudonym.to_owned(), http1: value("1.1"), http2: value("2") }
+    }
+
+    /// Says whether a request came through here before (RFC 9110 section 7.6.3).
+    fn has_seen(&self, headers: &HeaderMap) -> bool {
+        headers.get_all(VIA).iter().any(|line| {
+            line.as_bytes()
+                .split(|&byte| byte == b',')
+                .any(|hop| hop.trim_ascii().split(u8::is_ascii_whitespace).nth(1) == Some(self.pseudonym.as_bytes()))
+        })
+    }
+}
+
+/// The field names that `Connection` nominates (RFC 9110 section 7.6.1).
+fn nominated(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|name| !name.is_empty())
+}
+
+/// Refuses a `Connection` that would switch off what this proxy or a route relies on (H3).
+pub fn check_nominated(headers: &HeaderMap, guarded: &[HeaderName]) -> Result<(), Refusal> {
+    if !headers.contains_key(CONNECTION) {
+        return Ok(());
+    }
+    let is_guarded = |name: &[u8]| {
+        [&HOST, &CONTENT_LENGTH]
+            .into_iter()
+            .chain(guarded)
+            .any(|field| field.as_str().as_bytes().eq_ignore_ascii_case(name))
+    };
+    match nominated(headers).any(is_guarded) {
+        true => Err(Refusal::BadRequest("Connection names a field that cannot be taken out on the way.".into())),
+        false => Ok(()),
+    }
+}
+
+/// Takes out what belongs to one connection only: what `Connection` nominates, and the fields that do without it (H1,
+/// H2, H36).
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let names: Vec<HeaderName> = nominated(headers).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
+        for name in names {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &TE, &TRANSFER_ENCODING, &UPGRADE, &HTTP2_SETTINGS] {
+        headers.remove(name);
+    }
+}
+
+/// Makes a client's fields into those for the upstream.
+pub fn prepare_request(
+    headers: &mut HeaderMap,
+    version: http::Version,
+    peer: &Peer,
+    host: Option<&EffectiveHost>,
+    via: &Via,
+) -> Result<(), Refusal> {
+    if headers.contains_key(VIA) && via.has_seen(headers) {
+        return Err(Refusal::Loop);
+    }
+    remove_hop_by_hop(headers);
+    // The client's wait for a 100 ends here; the upstream's is not ours to begin.
+    headers.remove(EXPECT);
+    join_cookies(headers);
+    headers.append(VIA, if version == http::Version::HTTP_2 { via.http2.clone() } else { via.http1.clone() });
+    write_forwarded(headers, peer, host);
+    Ok(())
+}
+
+/// One `Cookie` line (RFC 9113 section 8.2.3; H29).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(COOKIE).iter();
+    if lines.next().is_none() || lines.next().is_none() {
+        return;
+    }
+    let lines: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// `X-Forwarded-*` and `Forwarded` (RFC 7239; H5): what a trusted peer says is kept and gets its own address behind
+/// it, what others say is replaced.
+fn write_forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&EffectiveHost>) {
+    let element = forwarded_element(peer.address.ip().to_canonical(), host);
+    if peer.trusted {
+        append_to_list(headers, X_FORWARDED_FOR, &peer.forwarded_for);
+        append_to_list(headers, FORWARDED, &element);
+        if !headers.contains_key(X_FORWARDED_PROTO) {
+            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        }
+        if let (false, Some(host)) = (headers.contains_key(X_FORWARDED_HOST), host) {
+            headers.insert(X_FORWARDED_HOST, host.value.clone());
+        }
+        return;
+    }
+    headers.insert(X_FORWARDED_FOR, peer.forwarded_for.clone());
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(FORWARDED, element);
+    match host {
+        Some(host) => drop(headers.insert(X_FORWARDED_HOST, host.value.clone())),
+        None => drop(headers.remove(X_FORWARDED_HOST)),
+    }
+}
+
+fn forwarded_element(ip: IpAddr, host: Option<&EffectiveHost>) -> HeaderValue {
+    let mut text = match ip {
+        IpAddr::V4(ip) => format!("for={ip}"),
+        IpAddr::V6(ip) => format!("for=\"[{ip}]\""),
+    };
+    if let Some(host) = host.and_then(|host| host.value.to_str().ok()) {
+        text.push_str(";host=\"");
+        text.push_str(host);
+        text.push('"');
+    }
+    text.push_str(";proto=http");
+    HeaderValue::try_from(text).expect("addresses and a checked host are made of field characters")
+}
+
+/// Puts an element behind a list, in one line.
+fn append_to_list(headers: &mut HeaderMap, name: HeaderName, element: &HeaderValue) {
+    let mut lines: Vec<&[u8]> = headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
+    lines.push(element.as_bytes());
+    if let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b", "[..])) {
+        headers.insert(name, joined);
+    }
+}
+
+/// Finds the host of a request, and refuses what RFC 9112 section 3.2 and RFC 9113 section 8.3.1 refuse (H9 to H11).
+pub fn effective_host(parts: &http::request::Parts) -> Result<Option<EffectiveHost>, Refusal> {
+    let bad = |text: &'static str| Refusal::BadRequest(text.into());
+    let mut lines = parts.headers.get_all(HOST).iter();
+    let line = lines.next();
+    if lines.next().is_some() {
+        return Err(bad("The request has more than one Host."));
+    }
+    let host = line.map(checked_host).transpose()?;
+    let Some(authority) = parts.uri.authority() else {
+        return match (host, parts.version) {
+            (Some(host), _) => Ok(Some(host)),
+            (None, http::Version::HTTP_09 | http::Version::HTTP_10) => Ok(None),
+            (None, _) => Err(bad("The request has no Host.")),
+        };
+    };
+    let value = HeaderValue::try_from(authority.as_str()).map_err(|_| bad("The target's host is not one."))?;
+    let target = checked_host(&value)?;
+    match (parts.version, host) {
+        (http::Version::HTTP_2, Some(host)) if !host.value.as_bytes().eq_ignore_ascii_case(target.value.as_bytes()) => {
+            Err(bad("Host and :authority differ."))
+        }
+        // The absolute form's host wins (RFC 9112 section 3.2.2).
+        _ => Ok(Some(target)),
+    }
+}
+
+fn checked_host(value: &HeaderValue) -> Result<EffectiveHost, Refusal> {
+    let bad = || Refusal::BadRequest("The request's Host is not a host.".into());
+    let authority = Authority::try_from(value.as_bytes()).map_err(|_| bad())?;
+    let name = authority.host();
+    let port = &authority.as_str()[name.len()..];
+    let port_is_good = match port.strip_prefix(':') {
+        None => port.is_empty(),
+        Some(digits) => digits.is_empty() || digits.parse::<u16>().is_ok(),
+    };
+    // A quote or backslash would end the string in `Forwarded`.
+    let characters_are_good = !value.as_bytes().iter().any(|byte| matches!(byte, b'@' | b'"' | b'\\' | b','));
+    if name.is_empty() || !port_is_good || !characters_are_good {
+        return Err(bad());
+    }
+    Ok(EffectiveHost { value: value.clone(), name: name.to_ascii_lowercase() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn host(name: &str) -> EffectiveHost {
+        checked_host(&HeaderValue::from_str(name).expect("a value")).expect("a host")
+    }
+
+    #[test]
+    fn nominated_and_connection_fields_are_removed_h1_h2() {
+        let mut fields = headers(&[
+            ("connection", "close, X-Secret"),
+            ("connection", "x-other"),
+            ("x-secret", "1"),
+            ("x-other", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABk"),
+            ("x-kept", "1"),
+        ]);
+        remove_hop_by_hop(&mut fields);
+        assert_eq!(fields.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
+    }
+
+    #[test]
+    fn a_connection_that_nominates_a_guarded_field_is_refused_h3() {
+        let guarded = [HeaderName::from_static("idempotency-key")];
+        for bad in ["Host", "content-length", "close, Idempotency-Key"] {
+            assert!(check_nominated(&headers(&[("connection", bad)]), &guarded).is_err(), "{bad}");
+        }
+        assert!(check_nominated(&headers(&[("connection", "close, x-a")]), &guarded).is_ok());
+    }
+
+    #[test]
+    fn our_own_via_is_a_loop_and_another_ones_is_not_h4() {
+        let via = Via::named("onceproxy-1234");
+        let peer = Peer::new(SocketAddr::from(([192, 0, 2, 1], 1)), &[]);
+        let run = |line| {
+            let mut fields = headers(&[("via", line)]);
+            prepare_request(&mut fields, http::Version::HTTP_11, &peer, None, &via).map(|()| fields)
+        };
+        assert_eq!(run("1.0 a, 1.1 onceproxy-1234 (x)").expect_err("a loop"), Refusal::Loop);
+        let fields = run("1.1 onceproxy-9999").expect("another proxy");
+        assert_eq!(fields.get_all(VIA).iter().collect::<Vec<_>>(), ["1.1 onceproxy-9999", "1.1 onceproxy-1234"]);
+    }
+
+    #[test]
+    fn only_trusted_peers_are_believed_h5() {
+        let network = "192.0.2.0/24".parse().expect("a network");
+        let sent = [
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "api.example"),
+            ("forwarded", "for=203.0.113.9"),
+        ];
+        let run = |trusted: &[IpNet]| {
+            let mut fields = headers(&sent);
+            let peer = Peer::new("192.0.2.7:80".parse().expect("an address"), trusted);
+            write_forwarded(&mut fields, &peer, Some(&host("inner:8080")));
+            fields
+        };
+        let trusted = run(&[network]);
+        assert_eq!(trusted["x-forwarded-for"], "203.0.113.9, 192.0.2.7");
+        assert_eq!(trusted["x-forwarded-proto"], "https");
+        assert_eq!(trusted["x-forwarded-host"], "api.example");
+        assert_eq!(trusted["forwarded"], "for=203.0.113.9, for=192.0.2.7;host=\"inner:8080\";proto=http");
+        let stranger = run(&[]);
+        assert_eq!(stranger["x-forwarded-for"], "192.0.2.7");
+        assert_eq!(stranger["x-forwarded-proto"], "http");
+        assert_eq!(stranger["x-forwarded-host"], "inner:8080");
+        assert_eq!(stranger["forwarded"], "for=192.0.2.7;host=\"inner:8080\";proto=http");
+    }
+
+    #[test]
+    fn cookie_crumbs_become_one_line_h29() {
+        let mut fields = headers(&[("cookie", "a=1"), ("cookie", "b=2")]);
+        join_cookies(&mut fields);
+        assert_eq!(fields.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+    }
+
+    #[test]
+    fn hosts_that_are_not_are_refused_h10() {
+        for bad in ["", "a b", "user@host", "host:port", "host:99999", "a/b", "a\"b", "a,b"] {
+            let value = HeaderValue::from_str(bad).expect("a value");
+            assert!(checked_host(&value).is_err(), "{bad:?}");
+        }
+        for good in ["h", "H:80", "[::1]:80", "192.0.2.1", "h:"] {
+            assert!(checked_host(&HeaderValue::from_str(good).expect("a value")).is_ok(), "{good:?}");
+        }
+        assert_eq!(host("API.Example:80").name, "api.example");
+    }
+}

@@ -1,9 +1,20 @@
 //! The listener: accepts connections and hands each to the worker with the fewest.
 
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tracing::{debug, warn};
+
+use crate::http::drain::Drain;
+use crate::proxy::server::{Accepted, Workers};
+
+/// The pause after a failed accept: out of file descriptors, most likely.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The data listener, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,4 +50,28 @@ impl Default for ListenerSpec {
             trusted_proxies: Vec::new(),
         }
     }
+}
+
+/// Accepts connections for ever. At the limit the next one waits in the kernel's queue.
+pub(super) async fn accept(listener: &TcpListener, max_connections: usize, workers: &Workers, open: &Drain) {
+    let places = Arc::new(Semaphore::new(max_connections));
+    loop {
+        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let accepted = listener.accept().await.and_then(|(stream, address)| Ok((stream.into_std()?, address)));
+        match accepted {
+            Ok((stream, address)) => workers.hand_over(Accepted { stream, address, place, open: open.begin() }),
+            Err(error) if is_the_clients(&error) => debug!(%error, "a connection ended before it was accepted"),
+            Err(error) => {
+                warn!(%error, "cannot accept connections");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
 }

@@ -2,8 +2,12 @@
 
 pub mod connection;
 pub mod forward;
+pub mod gateway;
 pub mod headers;
 pub mod listener;
+mod read;
 pub mod router;
 pub mod server;
 pub mod upstream;
+
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;

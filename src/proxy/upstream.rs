@@ -1,4 +1,13 @@
 //! The upstream: where it is, and the connections to it.
+//!
+//! The pool is ours, over `hyper::client::conn`: it knows of each connection how many bytes were handed to the kernel,
+//! which is what tells a request that was never sent from one of which nobody knows, and it never sends anything
+//! twice by itself.
+
+pub mod body;
+pub mod connect;
+pub mod pool;
+pub mod socket;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +23,7 @@ pub struct UpstreamSpec {
     pub port: u16,
     /// What goes into the Host field where the client's is not passed on.
     pub authority: Arc<str>,
-    /// Name, TCP together.
+    /// Name and TCP together.
     pub connect_timeout: Duration,
     /// From the last request byte to the response head, then between two chunks; of a held response the whole
     /// exchange.
@@ -25,4 +34,22 @@ pub struct UpstreamSpec {
     pub max_connections: usize,
     /// Passes the client's Host on.
     pub preserve_host: bool,
+}
+
+#[cfg(test)]
+impl UpstreamSpec {
+    /// One for tests that look at something else.
+    pub(crate) fn example() -> UpstreamSpec {
+        UpstreamSpec {
+            name: "example".into(),
+            host: "127.0.0.1".into(),
+            port: 9,
+            authority: "127.0.0.1:9".into(),
+            connect_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(4),
+            max_connections: 256,
+            preserve_host: true,
+        }
+    }
 }

@@ -1,0 +1,244 @@
+//! A client's socket: it keeps the clocks of heads and of idle time, and lingers at the end.
+//!
+//! hyper has one clock for both, and closes right after its last byte: an answer to a request whose body nobody reads
+//! would be lost to the reset that the unread bytes cause.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::activity::Activity;
+use crate::failpoint;
+use crate::http::refusal::Refusal;
+use crate::proxy::read::poll_read;
+
+/// How much of an unread body is thrown away before the connection is closed, and for how long.
+const LINGER_BYTES: usize = 256 << 10;
+const LINGER: Duration = Duration::from_secs(2);
+/// How much of an answer a fail point lets through.
+const CUT_BYTES: usize = 10;
+
+/// How long a connection may take for what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clocks {
+    pub(super) head: Duration,
+    pub(super) idle: Duration,
+}
+
+/// Which protocol runs over the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http1,
+    /// Its frames between requests are no request's head.
+    Http2,
+}
+
+/// What the clock runs for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// A request's head has begun, or the first one is expected.
+    Head,
+    /// A request is under way: no clock here.
+    Busy,
+    /// Between two requests.
+    Idle,
+}
+
+pub(super) struct ClientSocket {
+    stream: TcpStream,
+    /// What was read to tell the protocol.
+    front: Bytes,
+    activity: Arc<Activity>,
+    protocol: Protocol,
+    clocks: Clocks,
+    phase: Phase,
+    deadline: Instant,
+    sleep: Pin<Box<Sleep>>,
+    closing: Closing,
+}
+
+enum Closing {
+    No,
+    /// Our side is closed; so many bytes may still be thrown away, until then.
+    Lingering(usize, Instant),
+}
+
+impl ClientSocket {
+    /// A socket on which a head is expected until `deadline`.
+    pub(super) fn new(
+        stream: TcpStream,
+        front: Bytes,
+        activity: Arc<Activity>,
+        protocol: Protocol,
+        clocks: Clocks,
+        deadline: Instant,
+    ) -> ClientSocket {
+        let (phase, deadline) = match protocol {
+            Protocol::Http1 => (Phase::Head, deadline),
+            Protocol::Http2 => (Phase::Idle, Instant::now() + clocks.idle),
+        };
+        ClientSocket {
+            stream,
+            front,
+            activity,
+            protocol,
+            clocks,
+            phase,
+            deadline,
+            sleep: Box::pin(sleep_until(deadline)),
+            closing: Closing::No,
+        }
+    }
+
+    fn look_at_phase(&mut self) {
+        match (self.activity.is_busy(), self.phase) {
+            (true, _) => self.phase = Phase::Busy,
+            (false, Phase::Busy) => {
+                self.phase = Phase::Idle;
+                self.deadline = Instant::now() + self.clocks.idle;
+            }
+            (false, Phase::Head | Phase::Idle) => {}
+        }
+    }
+
+    fn bytes_came(&mut self) {
+        match (self.phase, self.protocol) {
+            (Phase::Idle, Protocol::Http1) => {
+                self.phase = Phase::Head;
+                self.deadline = Instant::now() + self.clocks.head;
+            }
+            (Phase::Idle, Protocol::Http2) => self.deadline = Instant::now() + self.clocks.idle,
+            (Phase::Head | Phase::Busy, _) => {}
+        }
+    }
+
+    /// Ready when the clock of the present phase has run out. The sleep is moved only when it ends too early.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.phase == Phase::Busy {
+            return Poll::Pending;
+        }
+        if self.sleep.deadline() > self.deadline {
+            self.sleep.as_mut().reset(self.deadline);
+        }
+        loop {
+            ready!(self.sleep.as_mut().poll(cx));
+            if Instant::now() >= self.deadline {
+                return Poll::Ready(());
+            }
+            self.sleep.as_mut().reset(self.deadline);
+        }
+    }
+
+    /// Answers a head that came too slowly; hyper would close in silence.
+    fn refuse_slow_head(&self) {
+        let response = Refusal::RequestTimeout.into_response(None);
+        let mut text = format!("HTTP/1.1 {}\r\nconnection: close\r\n", response.status());
+        for (name, value) in response.headers() {
+            text.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
+        }
+        text.push_str(&format!("content-length: {}\r\n\r\n", response.body().len()));
+        let mut bytes = text.into_bytes();
+        bytes.extend_from_slice(response.body());
+        // Nothing was written on this connection since the last answer: the kernel has room, or nobody listens.
+        let _ = self.stream.try_write(&bytes);
+    }
+
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Closing::Lingering(left, until) = &mut self.closing else { return Poll::Ready(()) };
+        if self.sleep.deadline() != *until {
+            self.sleep.as_mut().reset(*until);
+        }
+        let mut scrap = [0; 8192];
+        while *left > 0 && self.sleep.as_mut().poll(cx).is_pending() {
+            if ready!(self.stream.poll_read_ready(cx)).is_err() {
+                break;
+            }
+            match self.stream.try_read(&mut scrap) {
+                Ok(0) => break,
+                Ok(bytes) => *left = left.saturating_sub(bytes),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => break,
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Read for ClientSocket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.front.is_empty() {
+            let length = this.front.len().min(buf.remaining());
+            buf.put_slice(&this.front[..length]);
+            this.front.advance(length);
+            return Poll::Ready(Ok(()));
+        }
+        this.look_at_phase();
+        match poll_read(&this.stream, cx, &mut buf, usize::MAX) {
+            Poll::Ready(Ok(bytes)) => {
+                if bytes > 0 {
+                    this.bytes_came();
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                ready!(this.poll_overdue(cx));
+                match this.phase {
+                    Phase::Head => {
+                        this.refuse_slow_head();
+                        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the request's head came too slowly")))
+                    }
+                    // As if the client had closed.
+                    Phase::Idle | Phase::Busy => Poll::Ready(Ok(())),
+                }
+            }
+        }
+    }
+}
+
+impl Write for ClientSocket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let cut = if failpoint::is_armed("replying") { CUT_BYTES.min(buf.len()) } else { buf.len() };
+        let written = ready!(tokio::io::AsyncWrite::poll_write(Pin::new(&mut self.stream), cx, &buf[..cut]));
+        failpoint::reach("replying");
+        Poll::Ready(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if failpoint::is_armed("replying") {
+            let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+            return self.poll_write(cx, first);
+        }
+        tokio::io::AsyncWrite::poll_write_vectored(Pin::new(&mut self.stream), cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Closing::No = self.closing {
+            let _ = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
+            let left = if self.activity.has_unread_body() { LINGER_BYTES } else { 0 };
+            self.closing = Closing::Lingering(left, Instant::now() + LINGER);
+        }
+        self.poll_linger(cx).map(Ok)
+    }
+}

@@ -1,0 +1,310 @@
+//! From a request on a connection to its route's stack, and back.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{ALLOW, AUTHORIZATION, CONNECTION, COOKIE, HOST, MAX_FORWARDS};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tower_service::Service;
+
+use crate::http::attempt::UpstreamTime;
+use crate::http::body::ResponseBody;
+use crate::http::layer::IdempotencyLayer;
+use crate::http::policy::{KeySource, Mode, Policy, ScopeSource};
+use crate::http::refusal::{Refusal, Refused};
+use crate::http::report::Report;
+use crate::http::service::Idempotency;
+use crate::proxy::BoxError;
+use crate::proxy::connection::activity::Activity;
+use crate::proxy::connection::body::ClientBody;
+use crate::proxy::forward::Forward;
+use crate::proxy::headers::{EffectiveHost, Peer, Via, check_nominated, effective_host, prepare_request};
+use crate::proxy::listener::ListenerSpec;
+use crate::proxy::router::{NoRoute, RouteSpec, Router};
+use crate::proxy::upstream::body::UpstreamBody;
+
+/// The methods that this proxy takes, for `Allow`.
+const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// Hears of every request.
+pub trait Observer: Send + Sync + 'static {
+    /// A request of a route begins.
+    fn began(&self, route: usize);
+    /// A request has its answer's head.
+    fn answered(&self, exchange: &Exchange<'_>);
+    /// A request of a route has ended, its answer's body included.
+    fn ended(&self, route: usize);
+}
+
+/// A request and what became of it.
+pub struct Exchange<'a> {
+    /// Who asked.
+    pub peer: &'a Peer,
+    /// The method.
+    pub method: &'a Method,
+    /// The target.
+    pub target: &'a Uri,
+    /// The index of the route; none when no route was found.
+    pub route: Option<usize>,
+    /// The answer's status.
+    pub status: StatusCode,
+    /// The `Idempotency-Status` value, a problem's code, or `passed`.
+    pub outcome: &'static str,
+    /// What the layer tells of a protected request.
+    pub report: Option<Report>,
+    /// From the request's head to the answer's.
+    pub total: Duration,
+    /// How long the upstream took, where it was asked.
+    pub upstream: Option<Duration>,
+}
+
+/// What one worker answers requests with.
+pub struct Gateway {
+    listener: ListenerSpec,
+    router: Arc<Router>,
+    stacks: Vec<Stack>,
+    via: Via,
+    observer: Arc<dyn Observer>,
+    docs_url: Option<Arc<str>>,
+}
+
+/// A route's services, from the outside in.
+struct Stack {
+    /// Enforces the policy around the upstream.
+    service: Idempotency<Forward>,
+    /// Fields that a client must not take out on the way.
+    guarded: Vec<HeaderName>,
+    /// Whether the scope has parts of the path.
+    needs_path_params: bool,
+}
+
+/// A client's connection as its requests see it.
+pub(super) struct Connection {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) peer: Peer,
+    pub(super) activity: Arc<Activity>,
+}
+
+impl Gateway {
+    pub(super) fn new(
+        listener: ListenerSpec,
+        router: Arc<Router>,
+        routes: &[RouteSpec],
+        layers: &[IdempotencyLayer],
+        forwards: Vec<Forward>,
+        via: Via,
+        observer: Arc<dyn Observer>,
+    ) -> Gateway {
+        let stacks = routes.iter().zip(layers).zip(forwards);
+        let stacks = stacks.map(|((route, layer), forward)| Stack::new(&route.policy, layer, forward)).collect();
+        let docs_url = routes.first().and_then(|route| route.policy.docs_url.clone());
+        Gateway { listener, router, stacks, via, observer, docs_url }
+    }
+
+    pub(super) fn listener(&self) -> &ListenerSpec {
+        &self.listener
+    }
+}
+
+impl Stack {
+    fn new(policy: &Policy, layer: &IdempotencyLayer, forward: Forward) -> Stack {
+        Stack {
+            service: tower_layer::Layer::layer(layer, forward),
+            guarded: if policy.mode == Mode::Off { Vec::new() } else { guarded(policy) },
+            needs_path_params: policy.scope.iter().any(|source| matches!(source, ScopeSource::Path(_))),
+        }
+    }
+}
+
+/// The fields that a policy takes key and scope from.
+fn guarded(policy: &Policy) -> Vec<HeaderName> {
+    let keys = policy.key_from.iter().filter_map(|source| match source {
+        KeySource::Header(name) => Some(name.clone()),
+        KeySource::Query(_) | KeySource::Json(_) => None,
+    });
+    let scopes = policy.scope.iter().flat_map(|source| match source {
+        ScopeSource::Credentials => vec![AUTHORIZATION, HeaderName::from_static("x-api-key"), COOKIE],
+        ScopeSource::Header(name) => vec![name.clone()],
+        ScopeSource::Cookie(_) => vec![COOKIE],
+        ScopeSource::Host
+        | ScopeSource::Path(_)
+        | ScopeSource::Query(_)
+        | ScopeSource::Custom { .. }
+        | ScopeSource::Anonymous => Vec::new(),
+    });
+    keys.chain(scopes).collect()
+}
+
+/// What is known of a request when its head has been looked at.
+enum Way {
+    /// To this route.
+    Route(usize),
+    /// Answered here (RFC 9110 section 9.3.7).
+    OptionsHere,
+}
+
+impl Connection {
+    /// Answers one request.
+    pub(super) async fn answer(
+        self: Arc<Connection>,
+        request: Request<Incoming>,
+    ) -> Result<Response<ReplyBody>, Infallible> {
+        let began = Instant::now();
+        self.activity.request_begins();
+        let mut active = Active { connection: self.clone(), route: None };
+        let (mut parts, incoming) = request.into_parts();
+        let (method, target, version) = (parts.method.clone(), parts.uri.clone(), parts.version);
+        let body = ClientBody::new(incoming, self.activity.clone(), self.gateway.listener.body_timeout);
+        let way = self.way(&mut parts);
+        let mut response = match way {
+            Ok(Way::Route(route)) => {
+                self.gateway.observer.began(route);
+                active.route = Some(route);
+                // A clone is ready when it is made: neither the layer nor the forwarder waits in `poll_ready`.
+                let mut service = self.gateway.stacks[route].service.clone();
+                let Ok(response) = service.call(Request::from_parts(parts, body)).await;
+                response
+            }
+            Ok(Way::OptionsHere) => {
+                drop(body);
+                let mut response = Response::new(ResponseBody::from(Bytes::new()));
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                response.headers_mut().insert(ALLOW, HeaderValue::from_static(ALLOWED));
+                response
+            }
+            Err(refusal) => {
+                drop(body);
+                refusal.into_response(self.gateway.docs_url.as_deref()).map(ResponseBody::from)
+            }
+        };
+        let extensions = std::mem::take(response.extensions_mut());
+        let report = extensions.get::<Report>().copied();
+        let refused = extensions.get::<Refused>().map(|refused| refused.code);
+        self.gateway.observer.answered(&Exchange {
+            peer: &self.peer,
+            method: &method,
+            target: &target,
+            route: active.route,
+            status: response.status(),
+            outcome: report.map(|report| report.outcome).or(refused).unwrap_or("passed"),
+            report,
+            total: began.elapsed(),
+            upstream: extensions.get::<UpstreamTime>().map(|time| time.0),
+        });
+        if self.activity.has_unread_body() && version <= http::Version::HTTP_11 {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response.map(|body| ReplyBody { body, _active: active }))
+    }
+
+    /// Looks at a request's head, finds its route, and makes its fields into those for the upstream.
+    fn way(&self, parts: &mut Parts) -> Result<Way, Refusal> {
+        let gateway = &*self.gateway;
+        if matches!(parts.method, Method::CONNECT | Method::TRACE) {
+            return Err(Refusal::MethodNotAllowed(ALLOWED));
+        }
+        if parts.method == Method::OPTIONS && ends_here(parts)? {
+            return Ok(Way::OptionsHere);
+        }
+        let host = effective_host(parts)?;
+        let name = host.as_ref().map(|host| host.name.as_str());
+        let path = parts.uri.path();
+        if !path.starts_with('/') {
+            return Err(Refusal::BadRequest("The request's target is not a path.".into()));
+        }
+        let route = gateway.router.find(name, path, &parts.method).map_err(|error| match error {
+            NoRoute::NotFound => Refusal::NoRoute,
+            NoRoute::Ambiguous => {
+                Refusal::BadRequest("The path leads to one route as written and to another one as resolved.".into())
+            }
+        })?;
+        let stack = &gateway.stacks[route];
+        check_nominated(&parts.headers, &stack.guarded)?;
+        if stack.needs_path_params
+            && let Some(params) = gateway.router.params_of(route, name, path)
+        {
+            parts.extensions.insert(params);
+        }
+        prepare_request(&mut parts.headers, parts.version, &self.peer, host.as_ref(), &gateway.via)?;
+        set_target(parts, host);
+        Ok(Way::Route(route))
+    }
+}
+
+/// Whether an OPTIONS is for this proxy itself, and one hop less where it is not (RFC 9110 section 7.6.2).
+fn ends_here(parts: &mut Parts) -> Result<bool, Refusal> {
+    if parts.uri.path() == "*" {
+        effective_host(parts)?;
+        return Ok(true);
+    }
+    let Some(hops) = parts.headers.get(MAX_FORWARDS) else { return Ok(false) };
+    let hops = hops.to_str().ok().and_then(|hops| hops.trim().parse::<u32>().ok());
+    match hops {
+        Some(0) => {
+            effective_host(parts)?;
+            Ok(true)
+        }
+        Some(hops) => {
+            parts.headers.insert(MAX_FORWARDS, (hops - 1).into());
+            Ok(false)
+        }
+        None => Err(Refusal::BadRequest("Max-Forwards is not a number.".into())),
+    }
+}
+
+/// The origin form, with the host in `Host` (RFC 9112 section 3.2.1).
+fn set_target(parts: &mut Parts, host: Option<EffectiveHost>) {
+    if parts.uri.authority().is_some() {
+        let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        parts.uri = Uri::from(target);
+    }
+    if let Some(host) = host {
+        parts.headers.insert(HOST, host.value);
+    }
+}
+
+/// A request that is under way, until its answer's body has gone.
+struct Active {
+    connection: Arc<Connection>,
+    route: Option<usize>,
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.connection.activity.request_ends();
+        if let Some(route) = self.route {
+            self.connection.gateway.observer.ended(route);
+        }
+    }
+}
+
+/// An answer's body.
+pub(super) struct ReplyBody {
+    body: ResponseBody<UpstreamBody>,
+    _active: Active,
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

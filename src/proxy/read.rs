@@ -1,0 +1,37 @@
+//! Reading a socket into hyper's buffers.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use hyper::rt::ReadBufCursor;
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// Reads what is there, at most `room` bytes, and says how many.
+pub(super) fn poll_read(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBufCursor<'_>,
+    room: usize,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_read_ready(cx))?;
+        // SAFETY: the kernel writes into these bytes and nobody reads them before it has.
+        #[expect(unsafe_code, reason = "hyper's buffers are not initialized, and filling them first would cost")]
+        let free = unsafe { buf.as_mut() };
+        let room = room.min(free.len());
+        match stream.try_io(Interest::READABLE, || SockRef::from(stream).recv(&mut free[..room])) {
+            Ok(bytes) => {
+                // SAFETY: the kernel has written so many bytes.
+                #[expect(unsafe_code, reason = "hyper has no safe way to say how much was read")]
+                unsafe {
+                    buf.advance(bytes);
+                }
+                return Poll::Ready(Ok(bytes));
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The two bodies of an exchange with an upstream: the request's on its way there, the response's on its way back.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::pool::Lease;
+use crate::http::body::RequestBody;
+use crate::proxy::BoxError;
+use crate::proxy::connection::body::ClientBody;
+
+/// How far a request's body has gone.
+#[derive(Clone)]
+pub(in crate::proxy) struct Progress(Arc<AtomicU8>);
+
+const MOVING: u8 = 0;
+const WAITING: u8 = 1;
+const ENDED: u8 = 2;
+
+impl Progress {
+    /// Whether the next chunk has to come from the client first.
+    pub(in crate::proxy) fn waits_for_client(&self) -> bool {
+        self.0.load(Ordering::Acquire) == WAITING
+    }
+}
+
+/// A request's body on its way to the upstream.
+pub struct Sent {
+    body: RequestBody<ClientBody>,
+    progress: Progress,
+}
+
+impl Sent {
+    pub(in crate::proxy) fn new(body: RequestBody<ClientBody>) -> Sent {
+        Sent { body, progress: Progress(Arc::new(AtomicU8::new(MOVING))) }
+    }
+
+    pub(in crate::proxy) fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    pub(in crate::proxy) fn try_clone(&self) -> Option<Sent> {
+        self.body.try_clone().map(Sent::new)
+    }
+}
+
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let state = match &polled {
+            Poll::Pending => WAITING,
+            Poll::Ready(Some(Ok(_))) => MOVING,
+            Poll::Ready(None | Some(Err(_))) => ENDED,
+        };
+        self.progress.0.store(state, Ordering::Release);
+        polled.map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// How long a response's body may take.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::proxy) struct Patience {
+    /// Between two chunks.
+    pub(in crate::proxy) between_chunks: Duration,
+    /// All of it, while no more than so many bytes have come: that long it is held.
+    pub(in crate::proxy) held: Option<(Instant, u64)>,
+}
+
+/// A response's body as the upstream sends it, or a refusal's.
+pub struct UpstreamBody(Kind);
+
+enum Kind {
+    Refusal(Option<Bytes>),
+    Stream(Box<Stream>),
+}
+
+struct Stream {
+    incoming: Incoming,
+    /// Given back when the body has ended well.
+    lease: Option<Lease<Sent>>,
+    idle_for: Duration,
+    patience: Patience,
+    received_bytes: u64,
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// Whether the sleep counts from the present wait.
+    is_armed: bool,
+}
+
+impl UpstreamBody {
+    pub(in crate::proxy) fn refusal(bytes: Bytes) -> UpstreamBody {
+        UpstreamBody(Kind::Refusal(Some(bytes).filter(|bytes| !bytes.is_empty())))
+    }
+
+    pub(in crate::proxy) fn new(
+        incoming: Incoming,
+        lease: Lease<Sent>,
+        idle_for: Duration,
+        patience: Patience,
+    ) -> UpstreamBody {
+        let mut stream = Stream {
+            incoming,
+            lease: Some(lease),
+            idle_for,
+            patience,
+            received_bytes: 0,
+            sleep: None,
+            is_armed: false,
+        };
+        if stream.incoming.is_end_stream() {
+            stream.give_back();
+        }
+        UpstreamBody(Kind::Stream(Box::new(stream)))
+    }
+}
+
+impl Stream {
+    fn give_back(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back(self.idle_for);
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.received_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.is_armed = false;
+                if self.incoming.is_end_stream() {
+                    self.give_back();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.lease = None;
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(None) => {
+                self.give_back();
+                Poll::Ready(None)
+            }
+            Poll::Pending if self.is_overdue(cx) => {
+                self.lease = None;
+                let error = io::Error::new(io::ErrorKind::TimedOut, "the upstream's answer came too slowly");
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.is_armed {
+            let deadline = match self.patience.held {
+                Some((deadline, limit)) if self.received_bytes <= limit => deadline,
+                _ => Instant::now() + self.patience.between_chunks,
+            };
+            match &mut self.sleep {
+                Some(sleep) => sleep.as_mut().reset(deadline),
+                None => self.sleep = Some(Box::pin(sleep_until(deadline))),
+            }
+            self.is_armed = true;
+        }
+        self.sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready())
+    }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            Kind::Refusal(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Stream(stream) => stream.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Refusal(bytes) => bytes.is_none(),
+            Kind::Stream(stream) => stream.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Refusal(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Stream(stream) => stream.incoming.size_hint(),
+        }
+    }
+}

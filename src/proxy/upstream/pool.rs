@@ -1,0 +1,267 @@
+//! The pool: connections that lie idle, and how many there are.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::SendRequest;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use super::UpstreamSpec;
+use super::connect::{ConnectError, connect};
+use super::socket::Traffic;
+use crate::proxy::BoxError;
+
+/// One upstream's connections, over all workers.
+pub struct Upstream<B> {
+    spec: Arc<UpstreamSpec>,
+    /// Connections that are open or being opened.
+    open: AtomicUsize,
+    /// Where the next name look-up begins.
+    turn: AtomicUsize,
+    /// Rung when a connection comes back or ends.
+    freed: Notify,
+    waiting: AtomicUsize,
+    /// The idle connections of each worker: a connection belongs to the runtime that made it.
+    idle: Vec<Mutex<VecDeque<Idle<B>>>>,
+}
+
+struct Idle<B> {
+    sender: SendRequest<B>,
+    traffic: Traffic,
+    until: Instant,
+}
+
+/// One worker's handle of an upstream.
+pub struct Pool<B> {
+    upstream: Arc<Upstream<B>>,
+    worker: usize,
+}
+
+/// A connection for one exchange. Dropped, it is closed; [`Lease::give_back`] keeps it.
+pub struct Lease<B> {
+    sender: Option<SendRequest<B>>,
+    traffic: Traffic,
+    pool: Pool<B>,
+    /// Whether it served an exchange before.
+    pub is_reused: bool,
+}
+
+/// Which connections will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// An idle one, else a new one.
+    Any,
+    /// A new one.
+    Fresh,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum NoConnection {
+    /// It cannot be made.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// All that are allowed were busy for too long.
+    #[error("all connections are busy")]
+    Busy,
+}
+
+impl<B> Upstream<B> {
+    /// An upstream with one place for idle connections per worker.
+    pub fn new(spec: Arc<UpstreamSpec>, workers: usize) -> Arc<Upstream<B>> {
+        Arc::new(Upstream {
+            spec,
+            open: AtomicUsize::new(0),
+            turn: AtomicUsize::new(0),
+            freed: Notify::new(),
+            waiting: AtomicUsize::new(0),
+            idle: (0..workers).map(|_| Mutex::default()).collect(),
+        })
+    }
+
+    fn idle(&self, worker: usize) -> MutexGuard<'_, VecDeque<Idle<B>>> {
+        // Nothing panics while it is held; should it, the queue is still whole.
+        self.idle[worker].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_place(&self) -> bool {
+        let max = self.spec.max_connections;
+        self.open.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |open| (open < max).then_some(open + 1)).is_ok()
+    }
+
+    fn free_place(&self) {
+        self.open.fetch_sub(1, Ordering::AcqRel);
+        self.ring();
+    }
+
+    fn ring(&self) {
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            self.freed.notify_one();
+        }
+    }
+
+    /// Closes a worker's connections that nobody may use any more.
+    pub fn close_expired(&self, worker: usize) {
+        let now = Instant::now();
+        // The oldest come first; a shorter limit of one server's own is looked at when its turn comes.
+        while self.idle(worker).front().is_some_and(|idle| idle.until <= now || idle.sender.is_closed()) {
+            if self.idle(worker).pop_front().is_some() {
+                self.free_place();
+            }
+        }
+    }
+
+    /// Ends the connection that has been idle the longest, of any worker, and leaves its place to the caller.
+    fn take_over_idle(&self) -> bool {
+        let oldest = (0..self.idle.len()).find_map(|worker| self.idle(worker).pop_front());
+        oldest.is_some()
+    }
+}
+
+impl<B> Clone for Pool<B> {
+    fn clone(&self) -> Pool<B> {
+        Pool { upstream: self.upstream.clone(), worker: self.worker }
+    }
+}
+
+impl<B> Pool<B> {
+    /// The handle of a worker.
+    pub fn new(upstream: Arc<Upstream<B>>, worker: usize) -> Pool<B> {
+        Pool { upstream, worker }
+    }
+
+    /// The upstream's settings.
+    pub fn spec(&self) -> &UpstreamSpec {
+        &self.upstream.spec
+    }
+
+    /// The connection that was used last and still stands; older ones are the next to be given up.
+    fn reuse(&self) -> Option<Lease<B>> {
+        let now = Instant::now();
+        loop {
+            let idle = self.upstream.idle(self.worker).pop_back()?;
+            if now < idle.until && idle.sender.is_ready() && idle.traffic.is_silent() {
+                let Idle { sender, traffic, .. } = idle;
+                return Some(Lease { sender: Some(sender), traffic, pool: self.clone(), is_reused: true });
+            }
+            drop(idle);
+            self.upstream.free_place();
+        }
+    }
+}
+
+impl<B> Pool<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    /// Takes a connection. Waits for a place for as long as connecting may take.
+    ///
+    /// # Errors
+    /// [`NoConnection`]; then nothing was sent.
+    pub async fn lease(&self, want: Want) -> Result<Lease<B>, NoConnection> {
+        let deadline = Instant::now() + self.spec().connect_timeout;
+        loop {
+            if want == Want::Any
+                && let Some(lease) = self.reuse()
+            {
+                return Ok(lease);
+            }
+            if self.upstream.take_place() || self.upstream.take_over_idle() {
+                return self.open().await;
+            }
+            let _waiting = Waiting::new(&self.upstream.waiting);
+            let mut freed = std::pin::pin!(self.upstream.freed.notified());
+            freed.as_mut().enable();
+            if self.upstream.open.load(Ordering::Acquire) < self.spec().max_connections {
+                continue;
+            }
+            timeout_at(deadline, freed).await.map_err(|_| NoConnection::Busy)?;
+        }
+    }
+
+    /// Opens a connection in a place that was taken.
+    async fn open(&self) -> Result<Lease<B>, NoConnection> {
+        // Also when the caller goes away while connecting.
+        let mut place = Place(Some(&self.upstream));
+        let connected = connect(&self.upstream.spec, &self.upstream.turn).await?;
+        place.0 = None;
+        Ok(Lease { sender: Some(connected.sender), traffic: connected.traffic, pool: self.clone(), is_reused: false })
+    }
+}
+
+impl<B> Lease<B> {
+    /// How many bytes were written on this connection so far, and when the last ones.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Keeps the connection for the next exchange, for at most this long.
+    pub fn give_back(mut self, idle_for: Duration) {
+        let Some(sender) = self.sender.take() else { return };
+        let upstream = self.pool.upstream.clone();
+        if sender.is_closed() {
+            return upstream.free_place();
+        }
+        let until = Instant::now() + idle_for.min(upstream.spec.idle_timeout);
+        upstream.idle(self.pool.worker).push_back(Idle { sender, traffic: self.traffic.clone(), until });
+        upstream.ring();
+    }
+}
+
+impl<B> Lease<B>
+where
+    B: Body + 'static,
+{
+    /// Sends a request; an error has it back if it was never begun.
+    pub fn send(
+        &mut self,
+        request: Request<B>,
+    ) -> impl Future<Output = Result<http::Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
+        let sender = self.sender.as_mut().expect("a lease has its connection until it is given back");
+        sender.try_send_request(request)
+    }
+}
+
+impl<B> Drop for Lease<B> {
+    fn drop(&mut self) {
+        if self.sender.take().is_some() {
+            self.pool.upstream.free_place();
+        }
+    }
+}
+
+/// A place that is freed when no connection comes to stand in it.
+struct Place<'a, B>(Option<&'a Upstream<B>>);
+
+impl<B> Drop for Place<'_, B> {
+    fn drop(&mut self) {
+        if let Some(upstream) = self.0 {
+            upstream.free_place();
+        }
+    }
+}
+
+/// Counts one that waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Waiting<'a> {
+        count.fetch_add(1, Ordering::AcqRel);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

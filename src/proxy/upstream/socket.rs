@@ -1,0 +1,147 @@
+//! A connection's socket, which counts what was handed to the kernel.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::failpoint;
+use crate::proxy::read;
+
+/// How much a fail point lets through of a message that is to be cut.
+const CUT_BYTES: usize = 10;
+
+/// The socket as hyper's connection has it.
+pub(super) struct Socket {
+    shared: Arc<Shared>,
+}
+
+/// What the pool sees of a connection's socket.
+#[derive(Clone)]
+pub struct Traffic {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    stream: TcpStream,
+    opened: Instant,
+    written_bytes: AtomicU64,
+    /// Nanoseconds after `opened`.
+    last_write: AtomicU64,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream) -> Socket {
+        let opened = Instant::now();
+        let shared = Shared { stream, opened, written_bytes: AtomicU64::new(0), last_write: AtomicU64::new(0) };
+        Socket { shared: Arc::new(shared) }
+    }
+
+    pub(super) fn traffic(&self) -> Traffic {
+        Traffic { shared: self.shared.clone() }
+    }
+}
+
+impl Traffic {
+    /// How many bytes were handed to the kernel so far.
+    pub fn written_bytes(&self) -> u64 {
+        self.shared.written_bytes.load(Ordering::Acquire)
+    }
+
+    /// When bytes were last handed to the kernel.
+    pub fn last_write(&self) -> Instant {
+        self.shared.opened + std::time::Duration::from_nanos(self.shared.last_write.load(Ordering::Acquire))
+    }
+
+    /// Asks the kernel whether an idle connection still stands: the end may have come and not been read yet. Bytes
+    /// that nobody asked for end it too.
+    pub fn is_silent(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        let peeked = SockRef::from(&self.shared.stream).peek(&mut byte);
+        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+impl Shared {
+    fn wrote(&self, bytes: usize) {
+        self.written_bytes.fetch_add(bytes as u64, Ordering::AcqRel);
+        let since = u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.last_write.store(since, Ordering::Release);
+    }
+
+    fn poll_write_with(
+        &self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match write(&self.stream) {
+                Ok(bytes) => {
+                    self.wrote(bytes);
+                    failpoint::reach("request-part-sent");
+                    return Poll::Ready(Ok(bytes));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl Read for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let stream = &self.shared.stream;
+        if failpoint::is_armed("request-sent") {
+            ready!(stream.poll_read_ready(cx))?;
+            if !self.traffic().is_silent() {
+                failpoint::reach("request-sent");
+            }
+        }
+        let room = if failpoint::is_armed("response-part-read") { CUT_BYTES } else { usize::MAX };
+        ready!(read::poll_read(stream, cx, &mut buf, room))?;
+        failpoint::reach("response-part-read");
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let cut = if failpoint::is_armed("request-part-sent") { CUT_BYTES.min(buf.len()) } else { buf.len() };
+        self.shared.poll_write_with(cx, |stream| stream.try_write(&buf[..cut]))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if failpoint::is_armed("request-part-sent") {
+            let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+            return self.poll_write(cx, first);
+        }
+        self.shared.poll_write_with(cx, |stream| stream.try_write_vectored(bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match SockRef::from(&self.shared.stream).shutdown(std::net::Shutdown::Write) {
+            Err(error) if error.kind() != io::ErrorKind::NotConnected => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+}

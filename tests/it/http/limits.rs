@@ -1,0 +1,106 @@
+//! Bodies and time: what is bounded, and what the client hears of it.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use onceproxy::Policy;
+
+use super::raw::{Setup, post, read_message};
+
+#[test]
+fn a_body_over_the_limit_is_refused_and_the_answer_arrives_h22() {
+    let policy = Policy { max_request_body: 1000, ..Policy::optional().route("small") };
+    let proxy = Setup::new().routes(vec![(None, "/{*rest}", policy)]).start();
+    // The client goes on sending; what it sends is thrown away until it has read the answer.
+    for body in [1001, 200_000] {
+        let answer = proxy.post("/", "idempotency-key: k\r\n", &"x".repeat(body));
+        assert_eq!((answer.status(), answer.code().as_str()), (413, "body-too-large"));
+        assert_eq!(answer.one("idempotency-outcome"), "not-executed");
+    }
+    let chunked = format!(
+        "POST / HTTP/1.1\r\nhost: api\r\nidempotency-key: k\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n",
+        5000
+    );
+    assert_eq!(proxy.send(chunked + &"x".repeat(5000) + "\r\n0\r\n\r\n").code(), "body-too-large");
+    assert_eq!(proxy.upstream.count(), 0);
+    assert_eq!(proxy.post("/", "", &"x".repeat(5000)).status(), 200, "only protected requests are held");
+}
+
+#[test]
+fn a_refused_request_gets_no_100_and_a_good_one_gets_one_h23_h24() {
+    let policy = Policy::required().route("all");
+    let proxy = Setup::new().routes(vec![(None, "/{*rest}", policy)]).start();
+    let expect = "expect: 100-continue\r\n";
+    let refused = proxy.send(format!("POST / HTTP/1.1\r\nhost: api\r\ncontent-length: 1\r\n{expect}\r\n"));
+    assert_eq!((refused.status(), refused.code().as_str()), (400, "key-missing"));
+    let mut stream = proxy.connect();
+    let head = format!("POST / HTTP/1.1\r\nhost: api\r\nidempotency-key: k\r\ncontent-length: 1\r\n{expect}\r\n");
+    stream.write_all(head.as_bytes()).expect("the proxy reads");
+    assert_eq!(read_message(&mut stream, false).expect("an interim answer").status(), 100);
+    stream.write_all(b"x").expect("the proxy reads");
+    assert_eq!(read_message(&mut stream, true).expect("an answer").status(), 200);
+    assert!(!proxy.upstream.last().has("expect"));
+}
+
+#[test]
+fn a_slow_head_is_a_408_and_an_idle_connection_lives_longer() {
+    let proxy = Setup::new()
+        .listener(|listener| {
+            listener.header_timeout = Duration::from_millis(300);
+            listener.idle_timeout = Duration::from_millis(1200);
+        })
+        .start();
+    let mut stream = proxy.connect();
+    stream.write_all(b"POST / HTTP/1.1\r\nhost: a").expect("the proxy reads");
+    let answer = read_message(&mut stream, true).expect("an answer");
+    assert_eq!((answer.status(), answer.code().as_str()), (408, "request-timeout"));
+    assert_eq!(stream.read(&mut [0]).expect("the end"), 0);
+    let mut stream = proxy.connect();
+    stream.write_all(post("/", "", "x").as_bytes()).expect("the proxy reads");
+    assert_eq!(read_message(&mut stream, true).expect("an answer").status(), 200);
+    let idle_since = Instant::now();
+    // Well past the head's limit the connection still serves.
+    stream.set_read_timeout(Some(Duration::from_millis(600))).expect("a time limit");
+    assert!(stream.read(&mut [0]).is_err(), "nothing comes and nothing ends");
+    stream.write_all(post("/", "", "x").as_bytes()).expect("the proxy reads");
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time limit");
+    assert_eq!(read_message(&mut stream, true).expect("an answer").status(), 200);
+    assert_eq!(stream.read(&mut [0]).expect("the end"), 0, "the idle limit ends it");
+    assert!(idle_since.elapsed() >= Duration::from_millis(1200));
+}
+
+#[test]
+fn a_slow_body_is_a_408_and_nothing_is_sent() {
+    let proxy = Setup::new().listener(|listener| listener.body_timeout = Duration::from_millis(300)).start();
+    let mut stream = proxy.connect();
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nhost: api\r\nidempotency-key: k\r\ncontent-length: 9\r\n\r\nabc")
+        .expect("the proxy reads");
+    let answer = read_message(&mut stream, true).expect("an answer");
+    assert_eq!((answer.status(), answer.code().as_str()), (408, "request-timeout"));
+    assert_eq!(answer.one("connection"), "close");
+    assert_eq!(proxy.upstream.count(), 0);
+}
+
+#[test]
+fn an_answer_over_the_limit_streams_and_is_not_executed_again() {
+    let policy = Policy { max_response_body: 10, ..Policy::optional().route("small") };
+    let proxy = Setup::new().routes(vec![(None, "/{*rest}", policy)]).start();
+    proxy.upstream.answers("HTTP/1.1 201 Created\r\nlocation: /p/1\r\ncontent-length: 20\r\n\r\n01234567890123456789");
+    let first = proxy.post("/", "idempotency-key: k\r\n", "x");
+    assert_eq!((first.status(), first.text().as_str()), (201, "01234567890123456789"));
+    assert_eq!(first.one("idempotency-status"), "executed");
+    let second = proxy.post("/", "idempotency-key: k\r\n", "x");
+    assert_eq!((second.status(), second.code().as_str()), (409, "response-not-stored"));
+    assert!(second.text().contains("\"original_status\":201") && second.text().contains("\"location\":\"/p/1\""));
+    assert_eq!(proxy.upstream.count(), 1);
+}
+
+#[test]
+fn all_buffers_together_are_bounded() {
+    let proxy = Setup::new().listener(|listener| listener.max_buffered_bytes = 1000).start();
+    let answer = proxy.post("/", "idempotency-key: k\r\n", &"x".repeat(2000));
+    assert_eq!((answer.status(), answer.code().as_str()), (503, "overloaded"));
+    assert!(answer.has("retry-after"));
+    assert_eq!(proxy.post("/", "idempotency-key: k\r\n", "x").status(), 200);
+}

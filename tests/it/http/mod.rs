@@ -1,0 +1,9 @@
+//! What a gateway owes, in raw bytes: the numbers are those of the requirements in the proxy's HTTP page.
+
+mod fields;
+mod forwarding;
+mod http2;
+mod limits;
+mod raw;
+mod replay;
+mod targets;

@@ -1,0 +1,106 @@
+//! H7 to H13: targets, hosts, methods.
+
+use onceproxy::Policy;
+use onceproxy::http::policy::{Methods, Mode};
+
+use super::raw::{Proxy, Setup};
+
+#[test]
+fn path_and_query_reach_the_upstream_byte_for_byte_h7() {
+    let proxy = Proxy::start();
+    for target in ["/a/../b//c;x=1", "/%2e/a", "/a%2Fb", "/a%2fb?q=%20+&&=?/", "/?", "/a?b?c#d"] {
+        proxy.send(format!("GET {target} HTTP/1.1\r\nhost: api\r\n\r\n"));
+        let sent = target.split('#').next().expect("a target");
+        assert_eq!(proxy.upstream.last().start_line(), format!("GET {sent} HTTP/1.1"), "H8: a fragment is dropped");
+    }
+}
+
+#[test]
+fn the_absolute_forms_host_wins_h9() {
+    let proxy = Proxy::start();
+    proxy.send("GET http://shop.example:81/a?b HTTP/1.1\r\nhost: other\r\n\r\n");
+    let request = proxy.upstream.last();
+    assert_eq!(request.start_line(), "GET /a?b HTTP/1.1");
+    assert_eq!(request.one("host"), "shop.example:81");
+}
+
+#[test]
+fn a_request_needs_one_good_host_h10() {
+    let proxy = Proxy::start();
+    for fields in ["", "host: a\r\nhost: a\r\n", "host: a b\r\n", "host: u@a\r\n", "host:\r\n", "host: a:b\r\n"] {
+        // The body is announced and never comes: the answer does not wait for it.
+        let answer = proxy.send(format!("POST / HTTP/1.1\r\n{fields}content-length: 5\r\n\r\n"));
+        assert_eq!((answer.status(), answer.code().as_str()), (400, "bad-request"), "{fields:?}");
+        assert_eq!(answer.one("connection"), "close");
+    }
+    assert_eq!(proxy.upstream.count(), 0);
+    assert_eq!(proxy.send("GET / HTTP/1.0\r\n\r\n").status(), 200, "HTTP/1.0 knows no Host");
+}
+
+#[test]
+fn the_upstreams_own_host_is_sent_where_the_clients_is_not_passed_on() {
+    let proxy = Setup::new().upstream(|upstream| upstream.preserve_host = false).start();
+    proxy.send("GET / HTTP/1.1\r\nhost: shop\r\n\r\n");
+    let request = proxy.upstream.last();
+    assert_eq!(request.one("host"), proxy.upstream.address.to_string());
+    assert_eq!(request.one("x-forwarded-host"), "shop");
+}
+
+#[test]
+fn methods_that_end_here_h12() {
+    let proxy = Proxy::start();
+    for request in ["CONNECT api:80 HTTP/1.1", "TRACE / HTTP/1.1"] {
+        let answer = proxy.send(format!("{request}\r\nhost: api:80\r\n\r\n"));
+        assert_eq!((answer.status(), answer.code().as_str()), (405, "method-not-allowed"), "{request}");
+        assert!(answer.one("allow").contains("POST"));
+    }
+    for request in ["OPTIONS * HTTP/1.1\r\n", "OPTIONS /a HTTP/1.1\r\nmax-forwards: 0\r\n"] {
+        let answer = proxy.send(format!("{request}host: api\r\n\r\n"));
+        assert_eq!(answer.status(), 204, "{request}");
+        assert!(answer.has("allow"));
+    }
+    assert_eq!(proxy.upstream.count(), 0);
+    proxy.send("OPTIONS /a HTTP/1.1\r\nhost: api\r\nmax-forwards: 3\r\n\r\n");
+    assert_eq!(proxy.upstream.last().one("max-forwards"), "2");
+    assert_eq!(proxy.send("OPTIONS /a HTTP/1.1\r\nhost: api\r\nmax-forwards: x\r\n\r\n").status(), 400);
+}
+
+#[test]
+fn methods_are_case_sensitive_h13() {
+    let every = Policy { methods: Methods::AllUnsafe, ..Policy::optional().route("every") };
+    let proxy = Setup::new()
+        .routes(vec![(None, "/every", every), (None, "/{*rest}", Policy::optional().route("rest"))])
+        .start();
+    let status = |path: &str, method: &str| {
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nhost: api\r\nidempotency-key: {method}\r\ncontent-length: 1\r\n\r\nx");
+        proxy.send(request).all("idempotency-status").first().map(ToString::to_string)
+    };
+    assert_eq!(status("/a", "post"), None, "`post` is another method");
+    for method in ["post", "DELETE", "PURGE"] {
+        assert_eq!(status("/every", method).as_deref(), Some("executed"), "{method}");
+    }
+    assert_eq!(status("/every", "GET"), None);
+}
+
+#[test]
+fn no_route_is_a_404_and_an_ambiguous_one_a_400() {
+    let off = Policy { mode: Mode::Off, ..Policy::optional().route("rest") };
+    let proxy = Setup::new()
+        .routes(vec![(None, "/v1/payments", Policy::optional().route("pay")), (Some("api"), "/{*rest}", off)])
+        .start();
+    let answer = proxy.send("GET /v1/x HTTP/1.1\r\nhost: other\r\n\r\n");
+    assert_eq!((answer.status(), answer.code().as_str()), (404, "no-route"));
+    let proxy = Setup::new()
+        .routes(vec![
+            (None, "/v1/payments", Policy::required().route("pay")),
+            (None, "/{*rest}", Policy { mode: Mode::Off, ..Policy::optional().route("rest") }),
+        ])
+        .start();
+    for path in ["/v1//payments", "/v1/%70ayments", "/x/../v1/payments", "/v1/payments/"] {
+        let answer = proxy.post(path, "idempotency-key: k\r\n", "x");
+        assert_eq!((answer.status(), answer.code().as_str()), (400, "bad-request"), "{path}");
+    }
+    assert_eq!(proxy.post("/v1/payments", "", "x").code(), "key-missing");
+    assert_eq!(proxy.upstream.count(), 0);
+}
