@@ -1,6 +1,6 @@
 # Names the recipes.
 default:
-    @just --list
+    @{{just_executable()}} --list
 
 # All tests, as CI runs them.
 test:

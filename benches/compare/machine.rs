@@ -26,7 +26,7 @@ pub fn describe(arguments: &Arguments) -> Result<Vec<String>> {
     let nginx = said(text(&arguments.nginx)?, &["-v"]).ok_or("nginx -v failed")?;
     let redis = said("redis-server", &["--version"]).ok_or("redis-server --version failed")?;
     let redis = redis.split_whitespace().find_map(|word| word.strip_prefix("v=")).unwrap_or("?").to_owned();
-    let commit = said("git", &["-C", text(root)?, "rev-parse", "--short", "HEAD"]);
+    let commit = said("git", &["-C", text(root)?, "describe", "--always", "--dirty"]);
     Ok(vec![
         format!("Machine: {processor}, {cores} cores, Linux {}; load before the run {load}.", kernel.trim()),
         format!(

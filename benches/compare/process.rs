@@ -53,16 +53,18 @@ impl Process {
         }
     }
 
-    /// CPU time of the process and its children until now.
+    /// CPU time of the process and its children until now, that of threads that have ended too.
     pub fn cpu(&self) -> Result<Duration> {
-        let mut total_ns = 0;
+        let mut ticks = 0;
         for pid in self.family()? {
-            for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-                let text = fs::read_to_string(task?.path().join("schedstat"))?;
-                total_ns += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
+            let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+            // The name may hold blanks; it ends with the last parenthesis, and utime and stime are 11 fields behind.
+            let (_, fields) = text.rsplit_once(") ").ok_or("no name in /proc")?;
+            for field in fields.split(' ').skip(11).take(2) {
+                ticks += field.parse::<u64>()?;
             }
         }
-        Ok(Duration::from_nanos(total_ns))
+        Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
     }
 
     /// Resident memory of the process and its children, in bytes.
