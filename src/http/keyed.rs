@@ -114,7 +114,14 @@ fn decode(text: &str) -> Vec<u8> {
 /// The record of a key that came with such a request.
 #[cfg(feature = "proxy")]
 pub(crate) fn record_id(policy: &Policy, parts: &Parts, key: &Key) -> Result<crate::scope::RecordId, Refusal> {
-    Ok(crate::scope::RecordId::new(&scope(policy, parts)?, key))
+    let scope = scope(policy, parts)?;
+    let scope = if policy.mode == super::policy::Mode::Observe { observed(scope) } else { scope };
+    Ok(crate::scope::RecordId::new(&scope, key))
+}
+
+/// The scope that observed requests are written under: no enforced one ever meets them.
+pub(super) fn observed(scope: Scope) -> Scope {
+    scope.with("mode", b"observe")
 }
 
 /// Makes the scope of a request. Where a named source comes several times, all of it counts: which of them the service

@@ -15,7 +15,7 @@ use super::attempt::IDEMPOTENCY_STATUS;
 use super::body::{RequestBody, ResponseBody};
 use super::collect::{Collected, Stopped, collect};
 use super::execute::{refuse, without_ours};
-use super::keyed::{KeyPlace, Printer, joined, key_with_body, scope};
+use super::keyed::{KeyPlace, Printer, joined, key_with_body, observed, scope};
 use super::layer::Settings;
 use super::policy::KeyRule;
 use super::refusal::Refusal;
@@ -117,7 +117,7 @@ fn watched(
         (None, KeyRule::Required) => return Err(Refusal::KeyMissing),
         (None, KeyRule::Optional) => return Ok(None),
     };
-    let scope = scope(policy, parts)?.with("mode", b"observe");
+    let scope = observed(scope(policy, parts)?);
     Ok(Some((RecordId::new(&scope, &key), printer.finish(&collected.chunks))))
 }
 

@@ -165,3 +165,33 @@ fn statuses_that_leave_it_open_are_unknown_and_those_that_say_no_release() {
     let replay = proxy.post("/", "idempotency-key: e\r\n", "x");
     assert_eq!((replay.status(), replay.one("idempotency-status")), (500, "replayed"));
 }
+
+#[test]
+fn a_request_waits_for_a_connection_that_comes_back() {
+    let proxy = Setup::new()
+        .upstream(|upstream| {
+            upstream.max_connections = 1;
+            upstream.connect_timeout = Duration::from_secs(8);
+        })
+        .start();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    proxy.upstream.acts(Box::new(move |request, stream| {
+        if request.start_line().contains("/slow") {
+            released.recv().expect("the test releases");
+        }
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    }));
+    let mut streams: Vec<_> = (0..20).map(|_| proxy.connect()).collect();
+    for (n, stream) in streams.iter_mut().enumerate() {
+        let path = if n == 0 { "/slow" } else { "/" };
+        stream.write_all(post(path, "", "x").as_bytes()).expect("the proxy reads");
+        while n == 0 && proxy.upstream.count() == 0 {
+            std::thread::yield_now();
+        }
+    }
+    release.send(()).expect("the upstream waits");
+    for stream in &mut streams {
+        assert_eq!(read_message(stream, true).expect("an answer").status(), 200);
+    }
+    assert_eq!(proxy.upstream.count(), 20);
+}

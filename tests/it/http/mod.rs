@@ -4,6 +4,6 @@ mod fields;
 mod forwarding;
 mod http2;
 mod limits;
-mod raw;
+pub mod raw;
 mod replay;
 mod targets;
