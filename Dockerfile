@@ -13,8 +13,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /onceproxy /usr/local/bin/onceproxy
 # A volume that is made from the image takes over the folder's owner.
-COPY --from=build --chown=nonroot:nonroot /data /data
-USER nonroot
+COPY --from=build --chown=65532:65532 /data /data
+USER 65532:65532
 WORKDIR /data
 VOLUME /data
 EXPOSE 8080 9180
