@@ -256,7 +256,8 @@ pub fn millis(duration: Duration) -> u64 {
 
 /// A label's bytes, cut at a character's border when too long.
 fn label(text: &str) -> &[u8] {
-    &text.as_bytes()[..text.floor_char_boundary(MAX_LABEL_LENGTH)]
+    let cut = (0..=text.len().min(MAX_LABEL_LENGTH)).rev().find(|at| text.is_char_boundary(*at));
+    &text.as_bytes()[..cut.unwrap_or(0)]
 }
 
 struct Input<'a> {
