@@ -14,6 +14,7 @@ use futures_util::FutureExt;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
+use tokio::task::JoinHandle;
 use tower_service::Service;
 use tracing::{Instrument, debug, warn};
 
@@ -139,6 +140,24 @@ impl<S> Execution<S> {
         let fingerprint = printer.finish(&collected.chunks);
         self.report.record = Some(id);
         let keyed = Keyed { parts, body: Collected::into(collected), key, id, fingerprint };
+        match self.detach(keyed).await {
+            Ok(response) => response,
+            // The service panicked; whoever called it shall see that.
+            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+            Err(_) => unreachable!("nobody aborts the task, and its runtime runs this one too"),
+        }
+    }
+
+    /// Begins the execution in a task of its own. Not `async`: the caller's future would have room for the task's.
+    fn detach<B, R>(self, keyed: Keyed) -> JoinHandle<Result<Response<ResponseBody<R>>, S::Error>>
+    where
+        S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+        S::Future: Send,
+        S::Error: Send + 'static,
+        B: Send + 'static,
+        R: Body<Data = Bytes> + Send + Unpin + 'static,
+        R::Error: Into<BoxError>,
+    {
         let running = self.settings.drain.as_ref().map(|drain| drain.begin());
         let execution = async move {
             let response = self.execute(keyed).await;
@@ -146,12 +165,7 @@ impl<S> Execution<S> {
             response
         };
         // What the service logs belongs to the request's span, as it would without this layer.
-        match tokio::spawn(execution.in_current_span()).await {
-            Ok(response) => response,
-            // The service panicked; whoever called it shall see that.
-            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
-            Err(_) => unreachable!("nobody aborts the task, and its runtime runs this one too"),
-        }
+        tokio::spawn(execution.in_current_span())
     }
 
     async fn execute<B, R>(mut self, keyed: Keyed) -> Result<Response<ResponseBody<R>>, S::Error>
@@ -163,7 +177,8 @@ impl<S> Execution<S> {
     {
         let policy = self.settings.policy.clone();
         match self.begin(&keyed).await {
-            Ok(Begun::Execute(claim)) => self.own(claim, keyed).await,
+            // Boxed: a duplicate does without the room for an execution.
+            Ok(Begun::Execute(claim)) => Box::pin(self.own(claim, keyed)).await,
             Ok(begun) => Ok(self.answer_duplicate(begun)),
             Err(StoreError::Corrupt | StoreError::UnknownFormat(_)) => Ok(self.refuse(Refusal::RecordUnreadable)),
             Err(error) if policy.store_down == StoreDown::Bypass => {
@@ -186,7 +201,8 @@ impl<S> Execution<S> {
         self.report.store_time += began.elapsed();
         if let (Ok(Begun::InFlight { retry_after }), Some(wait)) = (&begun, terms.wait) {
             self.report.waited = true;
-            begun = Ok(ledger.begin_waiting(&keyed.id, keyed.fingerprint, terms, wait, *retry_after).await);
+            // Boxed: few wait, and the others would carry the room for it.
+            begun = Ok(Box::pin(ledger.begin_waiting(&keyed.id, keyed.fingerprint, terms, wait, *retry_after)).await);
         }
         begun
     }
@@ -298,7 +314,7 @@ impl<S> Execution<S> {
             // Another outcome stands in the record, or another attempt runs: never an answer beside it.
             Err(NotRecorded::AlreadyDone | NotRecorded::Superseded) if status != "released" => {
                 let terms = self.settings.policy.terms.clone();
-                let begun = self.settings.ledger.follow(id, fingerprint, &terms).await;
+                let begun = Box::pin(self.settings.ledger.follow(id, fingerprint, &terms)).await;
                 self.answer_duplicate(begun)
             }
             Err(error) => {
