@@ -2,6 +2,7 @@
 
 mod fields;
 mod forwarding;
+mod framing;
 mod http2;
 mod limits;
 pub mod raw;
