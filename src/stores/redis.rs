@@ -3,19 +3,21 @@
 //! A record is one string under `PREFIX:1:{ID}`. A reserve is the native `SET … NX GET PX` with `PTTL` behind it: one
 //! round trip that reserves or returns what is there. The two are not one command, and another proxy may write between
 //! them, so what they show is only believed where that cannot matter: new, finished, or alive. Before anything is called
-//! dead, gone or damaged, value and time to live are read again in one transaction.
+//! dead, gone or damaged, value and time to live are read again by one script: a transaction would do, but not in a full
+//! Redis, which refuses reads in a transaction too.
 //!
 //! A record's age is its keep less the time to live that is left: Redis's clock, not ours.
 
 mod link;
 mod operator;
 mod reply;
+mod script;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::io::tcp::TcpSettings;
-use ::redis::{Client, Cmd, IntoConnectionInfo, Pipeline, Script, Value, cmd, pipe};
+use ::redis::{Client, Cmd, IntoConnectionInfo, Pipeline, Value};
 use bytes::Bytes;
 use futures_util::StreamExt;
 
@@ -26,8 +28,7 @@ use crate::record::{State, Version, millis};
 use crate::scope::RecordId;
 use crate::stores::redis::link::Link;
 use crate::stores::redis::reply::{error_of, existing, refusal};
-
-static SWAP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("redis/swap.lua")));
+use crate::stores::redis::script::{LOOK, SWAP};
 
 /// How often a create starts again because the record vanished between two looks.
 const MAX_ROUNDS: u32 = 4;
@@ -169,14 +170,14 @@ impl RedisStore {
         Err(StoreError::NotApplied("the record comes and goes".into()))
     }
 
-    /// Reads value and time to live in one transaction.
+    /// Reads value and time to live as they are at one moment.
     async fn load_record(&self, key: &str) -> Result<Option<Entry>, StoreError> {
-        let mut read = pipe();
-        read.atomic().cmd("GET").arg(key).cmd("PTTL").arg(key);
-        match self.shared.link.transaction(&read, 2).await?.as_slice() {
-            [Value::Nil, _] => Ok(None),
-            [Value::BulkString(bytes), ttl] => existing(Bytes::copy_from_slice(bytes), ttl).map(Some),
-            [first, _] => Err(error_of(first).map_or_else(reply::unexpected, refusal)),
+        match LOOK.run(&self.shared.link, key, |_| {}).await? {
+            Value::Array(parts) => match parts.as_slice() {
+                [Value::Nil, _] => Ok(None),
+                [Value::BulkString(bytes), ttl] => existing(Bytes::copy_from_slice(bytes), ttl).map(Some),
+                _ => Err(reply::unexpected()),
+            },
             _ => Err(reply::unexpected()),
         }
     }
@@ -194,21 +195,10 @@ impl RedisStore {
             Notice::Send => self.channel(),
             Notice::Skip => String::new(),
         };
-        let call = |name: &str, script: &str| -> Cmd {
-            let mut command = cmd(name);
-            command.arg(script).arg(1).arg(&key).arg(expected.as_bytes()).arg(keep_ms).arg(&channel);
-            command.arg(id.to_string()).arg(value);
-            command
+        let add_arguments = |command: &mut Cmd| {
+            command.arg(expected.as_bytes()).arg(keep_ms).arg(&channel).arg(id.to_string()).arg(value);
         };
-        let mut reply = self.shared.link.command(&call("EVALSHA", SWAP.get_hash())).await?;
-        if error_of(&reply).is_some_and(|error| error.code() == "NOSCRIPT") {
-            reply = self.shared.link.command(&call("EVAL", include_str!("redis/swap.lua"))).await?;
-        }
-        if let Some(error) = error_of(&reply) {
-            let error = refusal(error);
-            self.shared.link.note(&error);
-            return Err(error);
-        }
+        let reply = SWAP.run(&self.shared.link, &key, add_arguments).await?;
         match reply {
             Value::Array(parts) => match parts.as_slice() {
                 [Value::Int(0)] => Ok(Replaced::Done),

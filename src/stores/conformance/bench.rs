@@ -59,12 +59,18 @@ impl Bench {
         id: &RecordId,
         expected: &Version,
         draft: &Draft,
+        notice: Notice,
     ) -> Result<Replaced, StoreError> {
-        repeated!(self.store.replace(id, expected, draft, Notice::Skip))
+        repeated!(self.store.replace(id, expected, draft, notice))
     }
 
-    pub(super) async fn try_remove(&self, id: &RecordId, expected: &Version) -> Result<Replaced, StoreError> {
-        repeated!(self.store.remove(id, expected, Notice::Skip))
+    pub(super) async fn try_remove(
+        &self,
+        id: &RecordId,
+        expected: &Version,
+        notice: Notice,
+    ) -> Result<Replaced, StoreError> {
+        repeated!(self.store.remove(id, expected, notice))
     }
 
     pub(super) async fn try_load(&self, id: &RecordId) -> Result<Option<Entry>, StoreError> {
@@ -76,11 +82,11 @@ impl Bench {
     }
 
     pub(super) async fn replace(&self, id: &RecordId, expected: &Version, draft: &Draft) -> Result<Replaced, String> {
-        self.try_replace(id, expected, draft).await.map_err(|error| format!("replace failed: {error}"))
+        self.try_replace(id, expected, draft, Notice::Skip).await.map_err(|error| format!("replace failed: {error}"))
     }
 
     pub(super) async fn remove(&self, id: &RecordId, expected: &Version) -> Result<Replaced, String> {
-        self.try_remove(id, expected).await.map_err(|error| format!("remove failed: {error}"))
+        self.try_remove(id, expected, Notice::Skip).await.map_err(|error| format!("remove failed: {error}"))
     }
 
     pub(super) async fn load(&self, id: &RecordId) -> Result<Option<Entry>, String> {

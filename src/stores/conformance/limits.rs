@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::bench::{Bench, completed, ensure, fresh_id, in_flight};
 use super::{Able, Specimen};
-use crate::ledger::store::{Created, Draft, Filter, Replaced, StoreError};
+use crate::ledger::store::{Created, Draft, Filter, Notice, Replaced, StoreError};
 use crate::record::Version;
 
 /// Where a record's bytes say their format.
@@ -64,8 +64,11 @@ pub(super) async fn unreadable<S: Specimen>(specimen: &S, bench: Bench) -> Resul
         let errors = [
             ("create", bench.try_create(&id, &draft).await.map(|reply| format!("{reply:?}"))),
             ("load", bench.try_load(&id).await.map(|reply| format!("{reply:?}"))),
-            ("replace", bench.try_replace(&id, &draft.version, &draft).await.map(|reply| format!("{reply:?}"))),
-            ("remove", bench.try_remove(&id, &draft.version).await.map(|reply| format!("{reply:?}"))),
+            (
+                "replace",
+                bench.try_replace(&id, &draft.version, &draft, Notice::Skip).await.map(|reply| format!("{reply:?}")),
+            ),
+            ("remove", bench.try_remove(&id, &draft.version, Notice::Skip).await.map(|reply| format!("{reply:?}"))),
         ];
         for (call, result) in errors {
             match (result, *name) {

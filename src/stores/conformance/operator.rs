@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use tokio::time::timeout;
 
 use super::bench::{Bench, completed, ensure, in_flight};
-use crate::ledger::store::{Draft, Filter, Notice, Notices};
+use crate::ledger::store::{Draft, Filter, Notice, Notices, Replaced};
 use crate::record::State;
 use crate::scope::RecordId;
 
@@ -63,20 +63,20 @@ pub(super) async fn notice(bench: Bench) -> Result<(), String> {
     let mut heard = false;
     for _ in 0..CHANGES {
         let next = Draft::new(completed("done"));
-        let replaced = bench.store.replace(&id, &present.version, &next, Notice::Send).await;
-        if replaced.is_err() {
-            bench.must_replace(&id, &present.version, &next).await?;
-        }
+        let replaced = bench.try_replace(&id, &present.version, &next, Notice::Send).await;
+        let replaced = replaced.map_err(|error| format!("replace failed: {error}"))?;
+        ensure!(replaced == Replaced::Done, "a replace of the right version gave {replaced:?}");
         present = next;
-        heard = heard || hears(&mut notices, &id).await?;
-        if heard {
+        if hears(&mut notices, &id).await? {
+            heard = true;
             break;
         }
     }
     ensure!(heard, "no notice of a replace came");
     for _ in 0..CHANGES {
-        // One that is repeated may find nothing to remove and still tells.
-        let _ = bench.store.remove(&id, &present.version, Notice::Send).await;
+        let removed = bench.try_remove(&id, &present.version, Notice::Send).await;
+        let removed = removed.map_err(|error| format!("remove failed: {error}"))?;
+        ensure!(removed == Replaced::Done, "a remove of the right version gave {removed:?}");
         if hears(&mut notices, &id).await? {
             return Ok(());
         }

@@ -80,19 +80,6 @@ impl Link {
         self.answered(generation, timeout_at(deadline, call).await)
     }
 
-    /// Sends `count` commands as one transaction.
-    pub(super) async fn transaction(&self, commands: &Pipeline, count: usize) -> Result<Vec<Value>, StoreError> {
-        let deadline = Instant::now() + self.shared.timeout;
-        let (mut connection, generation) = self.connection(deadline).await?;
-        // Of the replies to MULTI, the queued commands and EXEC only the last one counts.
-        let call = connection.send_packed_commands(commands, count + 1, 1);
-        match self.answered(generation, timeout_at(deadline, call).await)?.pop() {
-            Some(Value::Array(replies)) => Ok(replies),
-            Some(Value::ServerError(error)) => Err(super::reply::refusal(&error)),
-            _ => Err(super::reply::unexpected()),
-        }
-    }
-
     /// Takes note of a refusal that is the connection's fault: a replica that was a primary.
     pub(super) fn note(&self, error: &StoreError) {
         if let StoreError::NotApplied(error) = error

@@ -70,7 +70,9 @@ impl Database {
         // Made with its mode before SQLite sees it; the files beside it get the same.
         private(path)?;
         let database = Database::connect(path, prefix, Arc::new(lock))?;
+        recognise(&database.connection, path)?;
         prepare(&database.connection, prefix, path)?;
+        close_to_others(path)?;
         database.end_leases().map_err(|error| OpenError::Sqlite(path.to_owned(), error))?;
         Ok(database)
     }
@@ -277,28 +279,49 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Opens a file, made if need be, that only its owner can read.
+/// Opens a file; where there is none, makes one that only its owner can read.
 fn private(path: &Path) -> Result<File, OpenError> {
     let failed = |error| OpenError::Io(path.to_owned(), error);
-    let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(failed)?;
-    file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
-    Ok(file)
+    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(failed)
+}
+
+/// Takes from everybody else what a file of ours, and those beside it, may have been open for.
+fn close_to_others(path: &Path) -> Result<(), OpenError> {
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        match std::fs::set_permissions(&name, Permissions::from_mode(0o600)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(OpenError::Io(PathBuf::from(name), error)),
+        }
+    }
+    Ok(())
+}
+
+/// Makes sure that the file is ours, or new. One that is not is left exactly as it is.
+fn recognise(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => OpenError::Foreign(path.to_owned()),
+        _ => OpenError::Sqlite(path.to_owned(), error),
+    };
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
+    match (number("application_id")?, number("user_version")?) {
+        (APPLICATION_ID, SCHEMA) => Ok(()),
+        (0, 0) => {
+            let tables: i64 =
+                connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+            match tables {
+                0 => Ok(()),
+                _ => Err(OpenError::Foreign(path.to_owned())),
+            }
+        }
+        _ => Err(OpenError::Foreign(path.to_owned())),
+    }
 }
 
 fn prepare(connection: &Connection, prefix: &str, path: &Path) -> Result<(), OpenError> {
     let failed = |error| OpenError::Sqlite(path.to_owned(), error);
-    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
-    match (number("application_id")?, number("user_version")?) {
-        (APPLICATION_ID, SCHEMA) => {}
-        (0, 0) => {
-            let tables: i64 =
-                connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
-            if tables != 0 {
-                return Err(OpenError::Foreign(path.to_owned()));
-            }
-        }
-        _ => return Err(OpenError::Foreign(path.to_owned())),
-    }
     let schema = format!(
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;

@@ -55,6 +55,11 @@ impl RedisServer {
         url(self.port)
     }
 
+    /// A connection beside everything that is tested.
+    pub fn connection(&self) -> redis::Connection {
+        connect(self.port).expect("the server answers")
+    }
+
     /// Sends a command beside everything that is tested.
     pub fn command<T: FromRedisValue>(&self, words: &[&str]) -> T {
         self.try_command(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
@@ -99,6 +104,18 @@ impl RedisServer {
         }
     }
 
+    /// Takes the server's folder away, and lets it notice that it cannot save there.
+    pub fn break_saving(&self) {
+        std::fs::remove_dir_all(self.folder.path()).expect("the folder is there");
+        self.set("save", "3600 1");
+        self.command::<redis::Value>(&["BGSAVE"]);
+        let deadline = Instant::now() + PATIENCE;
+        while !self.info("persistence").contains("rdb_last_bgsave_status:err") {
+            assert!(Instant::now() < deadline, "saving does not fail");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Stops the server's process, which leaves its connections open.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
@@ -125,11 +142,12 @@ fn url(port: u16) -> String {
     format!("redis://127.0.0.1:{port}/0")
 }
 
+fn connect(port: u16) -> RedisResult<redis::Connection> {
+    redis::Client::open(url(port))?.get_connection_with_timeout(Duration::from_secs(5))
+}
+
 fn ask<T: FromRedisValue>(port: u16, words: &[&str]) -> RedisResult<T> {
-    let client = redis::Client::open(url(port))?;
-    let mut connection = client.get_connection_with_timeout(Duration::from_secs(5))?;
-    let mut command = redis::cmd(words[0]);
-    command.arg(&words[1..]).query(&mut connection)
+    redis::cmd(words[0]).arg(&words[1..]).query(&mut connect(port)?)
 }
 
 /// Starts a server, and waits until it answers; `None` when it ended instead.

@@ -21,8 +21,6 @@ pub enum Weather {
     Slow(Duration),
     /// What the client sends passes, what the server answers is thrown away.
     Mute,
-    /// Nothing passes, in neither direction; it waits.
-    Jam,
     /// Connections are cut, and new ones too, at once.
     Cut,
     /// The client's bytes wait in front of these.
@@ -149,7 +147,6 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Share
                 shared.swallowed.send_modify(|swallowed| *swallowed += 1);
                 continue;
             }
-            (Weather::Jam, _) => (0, true),
             (Weather::Cut, _) => return,
             (Weather::HoldBefore(pattern), Side::Client) => {
                 match chunk.windows(pattern.len()).position(|window| window == pattern) {

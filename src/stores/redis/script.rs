@@ -1,0 +1,51 @@
+//! Scripts, called by their hash and sent in full where Redis does not know them yet.
+
+use std::sync::LazyLock;
+
+use ::redis::{Cmd, Script, Value, cmd};
+
+use super::link::Link;
+use super::reply::{error_of, refusal};
+use crate::ledger::store::StoreError;
+
+/// Compares a record's version, and replaces or removes it.
+pub(super) static SWAP: Lua = Lua { source: SWAP_SOURCE, script: LazyLock::new(|| Script::new(SWAP_SOURCE)) };
+/// Reads a record's value and time to live.
+pub(super) static LOOK: Lua = Lua { source: LOOK_SOURCE, script: LazyLock::new(|| Script::new(LOOK_SOURCE)) };
+
+const SWAP_SOURCE: &str = include_str!("swap.lua");
+const LOOK_SOURCE: &str = include_str!("look.lua");
+
+pub(super) struct Lua {
+    source: &'static str,
+    script: LazyLock<Script>,
+}
+
+impl Lua {
+    /// Runs the script on one key; what Redis refuses is an error.
+    pub(super) async fn run(
+        &self,
+        link: &Link,
+        key: &str,
+        add_arguments: impl Fn(&mut Cmd),
+    ) -> Result<Value, StoreError> {
+        let call = |name: &str, script: &str| -> Cmd {
+            let mut command = cmd(name);
+            command.arg(script).arg(1).arg(key);
+            add_arguments(&mut command);
+            command
+        };
+        let mut reply = link.command(&call("EVALSHA", self.script.get_hash())).await?;
+        if error_of(&reply).is_some_and(|error| error.code() == "NOSCRIPT") {
+            reply = link.command(&call("EVAL", self.source)).await?;
+        }
+        match error_of(&reply) {
+            Some(error) => {
+                let error = refusal(error);
+                link.note(&error);
+                Err(error)
+            }
+            None => Ok(reply),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The SQLite writer: calls that come together share a commit, and a commit that fails is no small matter.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::FutureExt;
+use onceproxy::ledger::store::{Created, Notice, Replaced, Store, StoreError};
+use onceproxy::stores::sqlite::{MAX_BATCH, SqliteStore};
+use rusqlite::Connection;
+
+use super::specimens::{beside, sqlite_folder};
+use super::{completed, fresh_id, in_flight};
+
+fn never(error: &rusqlite::Error) -> ! {
+    panic!("a commit failed: {error}")
+}
+
+/// Counts the commits in a write-ahead log: the frames that carry the size of the database after a commit.
+fn commits(path: &Path) -> usize {
+    let log = fs::read(beside(path, "-wal")).expect("there is a log");
+    let number = |at: usize| u32::from_be_bytes(log[at..at + 4].try_into().expect("four bytes"));
+    let page = usize::try_from(number(8)).expect("a page size");
+    let frames = (32..).step_by(24 + page).take_while(|at| at + 24 + page <= log.len());
+    // Frames of an earlier round of the log carry other salts.
+    frames.filter(|at| log[at + 8..at + 16] == log[16..24] && number(at + 4) != 0).count()
+}
+
+#[tokio::test]
+async fn calls_that_come_together_share_a_commit() {
+    let (_folder, path) = sqlite_folder();
+    let store = SqliteStore::open_with(&path, "once", never).expect("it opens");
+    let before = commits(&path);
+    // While somebody else writes, the writer cannot begin, and the calls queue up.
+    let other = Connection::open(&path).expect("it opens beside");
+    other.execute_batch("BEGIN IMMEDIATE").expect("it begins");
+    let ids: Vec<_> = (0..MAX_BATCH + 44).map(|_| fresh_id()).collect();
+    let draft = in_flight();
+    let mut writes: Vec<_> = ids.iter().map(|id| store.create(id, &draft)).collect();
+    for write in &mut writes {
+        assert!(write.now_or_never().is_none(), "nobody can write now");
+    }
+    other.execute_batch("ROLLBACK").expect("it ends");
+    for created in futures_util::future::join_all(writes).await {
+        assert_eq!(created.expect("it writes"), Created::New);
+    }
+    assert_eq!(commits(&path) - before, 2, "one commit of {MAX_BATCH} changes, one of the rest");
+    // A call that comes alone has a commit of its own, and waits for no other.
+    store.replace(&ids[0], &draft.version, &completed("x"), Notice::Skip).await.expect("it writes");
+    assert_eq!(commits(&path) - before, 3);
+}
+
+#[tokio::test]
+async fn commit_that_fails_ends_the_process() {
+    static ENDED: AtomicUsize = AtomicUsize::new(0);
+    /// Stands for the end of the process: ends the writer.
+    fn fatal(error: &rusqlite::Error) -> ! {
+        ENDED.fetch_add(1, Ordering::SeqCst);
+        panic!("on purpose: {error}")
+    }
+    let (_folder, path) = sqlite_folder();
+    let store = SqliteStore::open_with(&path, "once", fatal).expect("it opens");
+    store.create(&fresh_id(), &in_flight()).await.expect("it writes");
+    // A descriptor that cannot be written to: an I/O error, as of a dying disk.
+    let log = Log::swap(&path, &File::open("/dev/null").expect("it opens"));
+    let write = store.create(&fresh_id(), &in_flight()).await;
+    assert!(matches!(write, Err(StoreError::MaybeApplied(_))), "{write:?}");
+    assert_eq!(ENDED.load(Ordering::SeqCst), 1);
+    // SQLite has closed its descriptors, or will: there is nothing to restore.
+    drop(log);
+    let later = store.create(&fresh_id(), &in_flight()).await;
+    assert!(later.is_err(), "nothing is answered after it: {later:?}");
+}
+
+#[tokio::test]
+async fn full_disk_is_full_and_heals() {
+    let (_folder, path) = sqlite_folder();
+    let store = SqliteStore::open_with(&path, "once", never).expect("it opens");
+    let (id, draft) = (fresh_id(), in_flight());
+    store.create(&id, &draft).await.expect("it writes");
+    // Nothing has to be read from the log: all of it is in the database.
+    let other = Connection::open(&path).expect("it opens beside");
+    other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("it is moved");
+    drop(other);
+    let log = Log::swap(&path, &OpenOptions::new().read(true).write(true).open("/dev/full").expect("it opens"));
+    let refused = fresh_id();
+    let write = store.create(&refused, &in_flight()).await;
+    assert!(matches!(write, Err(StoreError::Full(_))), "{write:?}");
+    let replace = store.replace(&id, &draft.version, &completed("x"), Notice::Skip).await;
+    assert!(matches!(replace, Err(StoreError::Full(_))), "{replace:?}");
+    log.restore();
+    assert_eq!(store.load(&refused).await.expect("it reads"), None, "what was refused is not there");
+    let replaced = store.replace(&id, &draft.version, &completed("x"), Notice::Skip).await.expect("it writes again");
+    assert_eq!(replaced, Replaced::Done);
+    assert_eq!(store.create(&refused, &in_flight()).await.expect("it writes again"), Created::New);
+}
+
+#[tokio::test]
+async fn transaction_that_sqlite_gives_up_changes_nothing() {
+    let (_folder, path) = sqlite_folder();
+    let store = SqliteStore::open_with(&path, "once", never).expect("it opens");
+    let other = Connection::open(&path).expect("it opens beside");
+    // An error in the middle of a group that ends the whole transaction.
+    other
+        .execute_batch(
+            "CREATE TRIGGER no_unknown BEFORE INSERT ON once_records WHEN new.state = 3
+             BEGIN SELECT RAISE(ROLLBACK, 'gone'); END;
+             BEGIN IMMEDIATE",
+        )
+        .expect("it writes");
+    let ids: Vec<_> = (0..9).map(|_| fresh_id()).collect();
+    let good = in_flight();
+    let mut bad = in_flight();
+    bad.record.state = onceproxy::State::Unknown;
+    let drafts = |at: usize| if at == 4 { &bad } else { &good };
+    let mut writes: Vec<_> = ids.iter().enumerate().map(|(at, id)| store.create(id, drafts(at))).collect();
+    for write in &mut writes {
+        assert!(write.now_or_never().is_none(), "nobody can write now");
+    }
+    other.execute_batch("ROLLBACK").expect("it ends");
+    for (at, created) in futures_util::future::join_all(writes).await.into_iter().enumerate() {
+        assert!(matches!(created, Err(StoreError::NotApplied(_))), "call {at} got {created:?}");
+    }
+    for id in &ids {
+        assert_eq!(store.load(id).await.expect("it reads"), None);
+    }
+    assert_eq!(store.create(&ids[0], &good).await.expect("it goes on"), Created::New);
+}
+
+/// The store's write-ahead log, with another file behind its descriptors.
+struct Log {
+    originals: Vec<(RawFd, OwnedFd)>,
+}
+
+impl Log {
+    fn swap(path: &Path, other: &File) -> Log {
+        let log = beside(&fs::canonicalize(path).expect("it is there"), "-wal");
+        let mut originals = Vec::new();
+        for entry in fs::read_dir("/proc/self/fd").expect("Linux") {
+            let entry = entry.expect("it reads");
+            let number: RawFd = entry.file_name().to_string_lossy().parse().expect("a number");
+            if fs::read_link(entry.path()).is_ok_and(|target| target == log) {
+                originals.push((number, put(number, other)));
+            }
+        }
+        assert!(!originals.is_empty(), "the log is open");
+        Log { originals }
+    }
+
+    fn restore(self) {
+        for (number, original) in self.originals {
+            put(number, original);
+        }
+    }
+}
+
+/// Puts another file behind a descriptor that SQLite owns, and gives what was there.
+#[expect(unsafe_code, reason = "a disk that fails under SQLite cannot be had in another way")]
+fn put(number: RawFd, file: impl AsFd) -> OwnedFd {
+    // SAFETY: the descriptor is open, as /proc said, and is given back before this function ends, so that it is never
+    // closed here.
+    let mut descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+    let original = descriptor.try_clone().expect("a descriptor");
+    rustix::io::dup2(file, &mut descriptor).expect("it takes the place");
+    let _ = descriptor.into_raw_fd();
+    original
+}
