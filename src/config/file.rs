@@ -207,7 +207,7 @@ section! {
         methods: List<MethodWord>,
         /// The name of an upstream.
         upstream: String,
-        /// What differs from [defaults].
+        /// What differs from `[defaults]`.
         policy: PolicyFile,
     }
 }

@@ -1,6 +1,6 @@
 //! The configuration: one file, checked as a whole, made into types that cannot be wrong.
 //!
-//! text → [`file`] (what is written, and where) → `check` (whether it can work) → [`Config`]. Everything that is wrong
+//! text → [`file`](mod@file) (what is written, and where) → `check` (whether it can work) → [`Config`]. Everything that is wrong
 //! with a file is found at once; what is missing in the file comes from the `Default` of the type that it ends up in.
 
 mod check;
