@@ -110,6 +110,7 @@ pub mod app;
 pub mod cli;
 #[cfg(feature = "proxy")]
 pub mod config;
+#[cfg_attr(not(feature = "proxy"), allow(dead_code, reason = "some points are in the layer and the proxy"))]
 mod failpoint;
 pub mod fingerprint;
 #[cfg(feature = "http")]
