@@ -102,6 +102,6 @@ impl<S> Layer<S> for IdempotencyLayer {
     type Service = Idempotency<S>;
 
     fn layer(&self, inner: S) -> Idempotency<S> {
-        Idempotency::new(inner, self.settings.clone())
+        Idempotency::new(inner, Arc::new(self.settings.clone()))
     }
 }
