@@ -1,7 +1,30 @@
 //! The configuration: one file, checked as a whole, made into types that cannot be wrong.
+//!
+//! text → [`file`] (what is written, and where) → [`check`] (whether it can work) → [`Config`]. Everything that is wrong
+//! with a file is found at once; what is missing in the file comes from the `Default` of the type that it ends up in.
+
+mod check;
+pub mod defaults;
+pub mod diagnostic;
+pub mod explain;
+pub mod file;
+pub mod load;
+mod overlap;
+mod patterns;
+mod policies;
+pub mod render;
+mod routes;
+pub mod schema;
+pub mod secret;
+pub mod section;
+pub mod sources;
+pub mod upstreams;
+pub mod values;
+mod warnings;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::SecretString;
 
@@ -55,4 +78,33 @@ pub struct StoreConfig {
     pub url: StoreUrl,
     /// How it is used.
     pub options: StoreOptions,
+}
+
+impl StoreConfig {
+    /// A store with the usual options.
+    pub fn new(url: StoreUrl) -> StoreConfig {
+        let options = StoreOptions {
+            prefix: "once".to_owned(),
+            command_timeout: Duration::from_millis(500),
+            allow_eviction: false,
+        };
+        StoreConfig { url, options }
+    }
+}
+
+impl Default for AdminConfig {
+    fn default() -> AdminConfig {
+        AdminConfig { address: SocketAddr::from(([127, 0, 0, 1], 9180)), token: None }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> LogConfig {
+        LogConfig { level: "info".to_owned(), format: Format::default(), access: true }
+    }
+}
+
+/// The listener of a file that says nothing of it: a file is written for a server, so that it is reachable.
+fn file_listener() -> ListenerSpec {
+    ListenerSpec { address: SocketAddr::from(([0, 0, 0, 0], 8080)), ..ListenerSpec::default() }
 }

@@ -1,0 +1,162 @@
+//! What becomes of a request: its route, its upstream, and each setting with the line that it comes from.
+
+use std::fmt::Write as _;
+
+use http::{Method, Uri};
+
+use super::defaults;
+use super::diagnostic::Position;
+use super::file::{File, PolicyFile, RouteFile};
+use super::load::Report;
+use super::section::{Given, Origin, Section};
+use super::{Config, values::show_duration};
+use crate::http::policy::{Mode, Policy};
+use crate::proxy::router::RouteSpec;
+
+/// Why a request cannot be explained.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExplainError {
+    /// The text is not a method and a target.
+    #[error(
+        "{0:?} is not a request: it looks like \"POST /v1/payments\" or \"POST http://api.example.com/v1/payments\""
+    )]
+    BadRequest(String),
+    /// The configuration has errors.
+    #[error("the configuration has errors: they come first")]
+    BadConfig,
+}
+
+/// Finds the route of a request: its index.
+type Pick = fn(&Config, &Method, Option<&str>, &str) -> Option<usize>;
+
+/// Explains a request, such as `POST /v1/payments`.
+pub(super) fn explain(report: &Report, request: &str) -> Result<String, ExplainError> {
+    explain_with(report, request, pick)
+}
+
+fn explain_with(report: &Report, request: &str, pick: Pick) -> Result<String, ExplainError> {
+    let bad = || ExplainError::BadRequest(request.to_owned());
+    let (method, target) = request.trim().split_once(char::is_whitespace).ok_or_else(bad)?;
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad())?;
+    let target: Uri = target.trim().parse().map_err(|_| bad())?;
+    if !target.path().starts_with('/') {
+        return Err(bad());
+    }
+    let (Some(config), Some(file)) = (&report.config, &report.file) else { return Err(ExplainError::BadConfig) };
+    let mut out = format!("{method} {target}\n");
+    let Some(index) = pick(config, &method, target.host(), target.path()) else {
+        out.push_str("  no route matches: 404 no-route\n");
+        return Ok(out);
+    };
+    let route = &config.routes[index];
+    let route_file = file.routes.as_ref().and_then(|routes| routes.value.get(index));
+    write_head(&mut out, report, route, route_file, &method);
+    let own = route_file.and_then(|file| file.value.policy.as_ref()).map(|given| given.value.clone());
+    let below = file.defaults.as_ref().map(|given| given.value.clone()).unwrap_or_default();
+    let policy = own.unwrap_or_default().over(&below);
+    out.push_str("policy\n");
+    write_policy(&mut out, report, &policy, &route.policy, &route.upstream.name);
+    out.push_str("upstream\n");
+    write_upstream(&mut out, report, file, &route.upstream.name);
+    Ok(out)
+}
+
+/// The one place that knows how a route is found.
+fn pick(config: &Config, method: &Method, host: Option<&str>, path: &str) -> Option<usize> {
+    let host = host.map(str::to_ascii_lowercase);
+    let of_host = |wanted: Option<&str>| {
+        let mut matcher = matchit::Router::new();
+        let routes = config.routes.iter().enumerate().filter(|(_, route)| route.host.as_deref() == wanted);
+        for (index, route) in routes.clone() {
+            // The second route of a path is found through the first.
+            let _ = matcher.insert(route.path.as_ref(), index);
+        }
+        // A route for the rest includes the root, which matchit leaves out.
+        for (index, _) in routes.clone().filter(|(_, route)| super::patterns::shape(&route.path) == "/{*}") {
+            let _ = matcher.insert("/", index);
+        }
+        let first = *matcher.at(path).ok()?.value;
+        let shape = super::patterns::shape(&config.routes[first].path);
+        let same = routes.filter(|(_, route)| super::patterns::shape(&route.path) == shape);
+        let protecting = same.filter(|(_, route)| route.policy.methods.protect(method)).map(|(index, _)| index).next();
+        Some(protecting.unwrap_or(first))
+    };
+    host.as_deref().and_then(|host| of_host(Some(host))).or_else(|| of_host(None))
+}
+
+fn write_head(out: &mut String, report: &Report, route: &RouteSpec, file: Option<&Given<RouteFile>>, method: &Method) {
+    let policy = &route.policy;
+    let methods = defaults::methods(&policy.methods);
+    let protected = match policy.mode {
+        Mode::Off => "no: the route's mode is \"off\"".to_owned(),
+        _ if method.is_safe() => format!("no: {method} is safe"),
+        _ if !policy.methods.protect(method) => format!("no: the route protects {methods}"),
+        Mode::Observe => format!("only observed: the route watches {methods}"),
+        Mode::Enforce => format!("yes: the route protects {methods}"),
+    };
+    let name = file.and_then(|file| file.value.name.as_ref());
+    row(out, "route", &policy.terms.route, &name.map(|name| line(report, &name.origin)).unwrap_or_default());
+    let path = file.and_then(|file| file.value.path.as_ref());
+    row(out, "path", &route.path, &path.map(|path| line(report, &path.origin)).unwrap_or_default());
+    if let Some(host) = &route.host {
+        row(out, "host", host, "");
+    }
+    row(out, "upstream", &format!("{} at http://{}", route.upstream.name, route.upstream.authority), "");
+    row(out, "protected", &protected, "");
+}
+
+fn write_policy(out: &mut String, report: &Report, file: &PolicyFile, policy: &Policy, upstream: &str) {
+    let defaults = defaults::of("policy");
+    for (name, origin) in file.origins() {
+        let default = || match name {
+            "namespace" => (format!("{:?}", &*policy.namespace), format!("default: the name of upstream {upstream}")),
+            "retry_grace" => {
+                let grace = format!("{:?}", show_duration(policy.terms.retry_grace));
+                (grace, format!("default: the response_timeout of upstream {upstream}"))
+            }
+            name => (default_of(&defaults, name), "default".to_owned()),
+        };
+        let (value, source) =
+            origin.map_or_else(default, |origin| (as_written(report, &origin), line(report, &origin)));
+        row(out, name, &value, &source);
+    }
+}
+
+fn write_upstream(out: &mut String, report: &Report, file: &File, upstream: &str) {
+    let named = file.upstreams.as_ref().and_then(|all| all.value.0.iter().find(|(name, _)| name == upstream));
+    let defaults = defaults::of("upstreams");
+    let origins = named.map(|(_, given)| given.value.origins()).unwrap_or_default();
+    for (name, origin) in origins {
+        match origin {
+            Some(origin) => row(out, name, &as_written(report, &origin), &line(report, &origin)),
+            None if defaults.iter().any(|(known, _)| *known == name) => {
+                row(out, name, &default_of(&defaults, name), "default");
+            }
+            None => {}
+        }
+    }
+}
+
+fn default_of(defaults: &[(&str, String)], name: &str) -> String {
+    defaults.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone()).unwrap_or_default()
+}
+
+fn row(out: &mut String, name: &str, value: &str, source: &str) {
+    let row = format!("  {name:<20} {value:<32} {source}");
+    let _ = writeln!(out, "{}", row.trim_end());
+}
+
+/// A value as the file has it, on one line.
+fn as_written(report: &Report, origin: &Origin) -> String {
+    let text = report.text.get(origin.span.clone()).unwrap_or_default();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn line(report: &Report, origin: &Origin) -> String {
+    let line = Position::of(&report.text, origin.span.start).line;
+    match origin.section {
+        "defaults" => format!("[defaults] line {line}"),
+        "upstreams" => format!("upstream line {line}"),
+        _ => format!("route line {line}"),
+    }
+}
