@@ -55,10 +55,10 @@ fn the_printed_commands_settle_a_lost_answer() {
     let lost = demo.ask(2);
     assert_eq!((lost.status, lost.code().as_str()), (502, "upstream-lost"));
     assert_eq!(lost.field("idempotency-status"), Some("unknown"));
-    assert_eq!(demo.running.wait_for("ch_2"), "), and the answer is lost");
+    assert_eq!(demo.running.wait_for("the API has charged 700 "), "(ch_2), and the answer is lost");
     let held = demo.ask(3);
     assert_eq!((held.status, held.code().as_str()), (409, "outcome-unknown"));
-    assert!(demo.copy(4).out.contains("\"count\":2"), "it happened once");
+    assert!(demo.copy(4).out.contains("\"count\":2"), "each order was charged once");
     let listed = demo.copy(5);
     assert_eq!((listed.code, listed.out.lines().count()), (0, 2), "{listed:?}");
     let settled = demo.copy(6);
@@ -67,7 +67,7 @@ fn the_printed_commands_settle_a_lost_answer() {
     assert_eq!((replayed.status, replayed.field("idempotency-replayed")), (201, Some("true")));
     assert_eq!(replayed.body, "{\"amount\":700,\"id\":\"ch_2\"}");
     assert_eq!(replayed.field("content-type"), Some("application/json"));
-    assert!(demo.copy(4).out.contains("\"count\":2"), "it happened once");
+    assert!(demo.copy(4).out.contains("\"count\":2"), "each order was charged once");
     assert_eq!(demo.commands.len(), 7);
 }
 

@@ -206,10 +206,9 @@ fn health_is_an_exit_code() {
 #[test]
 fn nobody_at_the_address_is_a_failure_and_no_address_is_a_mistake() {
     let folder = tempfile::tempdir().expect("a folder");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
-    let gone = output(command(folder.path(), &["healthcheck"]).env("ONCEPROXY_ADMIN", free.to_string()));
+    let gone = output(command(folder.path(), &["healthcheck"]).env("ONCEPROXY_ADMIN", "127.0.0.1:1"));
     assert_eq!(gone.code, 1);
-    assert!(gone.err.contains(&format!("cannot reach the admin listener at {free}")), "{gone:?}");
+    assert!(gone.err.contains("cannot reach the admin listener at 127.0.0.1:1"), "{gone:?}");
     let mistake = onceproxy(folder.path(), &["records", "--admin", "nowhere", "list"]);
     assert_eq!(mistake.code, 2);
     assert!(mistake.err.contains("is not an address such as 127.0.0.1:9180"), "{mistake:?}");
