@@ -256,7 +256,11 @@ pub fn millis(duration: Duration) -> u64 {
 
 /// A label's bytes, cut at a character's border when too long.
 fn label(text: &str) -> &[u8] {
-    &text.as_bytes()[..text.floor_char_boundary(MAX_LABEL_LENGTH)]
+    let mut end = text.len().min(MAX_LABEL_LENGTH);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text.as_bytes()[..end]
 }
 
 struct Input<'a> {

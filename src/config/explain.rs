@@ -9,9 +9,9 @@ use super::diagnostic::Position;
 use super::file::{File, PolicyFile, RouteFile};
 use super::load::Report;
 use super::section::{Given, Origin, Section};
-use super::{Config, values::show_duration};
+use super::values::show_duration;
 use crate::http::policy::{Mode, Policy};
-use crate::proxy::router::RouteSpec;
+use crate::proxy::router::{NoRoute, RouteSpec, Router};
 
 /// Why a request cannot be explained.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,15 +26,8 @@ pub enum ExplainError {
     BadConfig,
 }
 
-/// Finds the route of a request: its index.
-type Pick = fn(&Config, &Method, Option<&str>, &str) -> Option<usize>;
-
 /// Explains a request, such as `POST /v1/payments`.
 pub(super) fn explain(report: &Report, request: &str) -> Result<String, ExplainError> {
-    explain_with(report, request, pick)
-}
-
-fn explain_with(report: &Report, request: &str, pick: Pick) -> Result<String, ExplainError> {
     let bad = || ExplainError::BadRequest(request.to_owned());
     let (method, target) = request.trim().split_once(char::is_whitespace).ok_or_else(bad)?;
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad())?;
@@ -44,9 +37,14 @@ fn explain_with(report: &Report, request: &str, pick: Pick) -> Result<String, Ex
     }
     let (Some(config), Some(file)) = (&report.config, &report.file) else { return Err(ExplainError::BadConfig) };
     let mut out = format!("{method} {target}\n");
-    let Some(index) = pick(config, &method, target.host(), target.path()) else {
-        out.push_str("  no route matches: 404 no-route\n");
-        return Ok(out);
+    let router = Router::new(&config.routes).map_err(|_| ExplainError::BadConfig)?;
+    let host = target.host().map(str::to_ascii_lowercase);
+    let index = match router.find(host.as_deref(), target.path(), &method) {
+        Ok(index) => index,
+        Err(NoRoute::NotFound) => return Ok(out + "  no route matches: 404 no-route\n"),
+        Err(NoRoute::Ambiguous) => {
+            return Ok(out + "  the path leads to another route when it is resolved: 400 bad-request\n");
+        }
     };
     let route = &config.routes[index];
     let route_file = file.routes.as_ref().and_then(|routes| routes.value.get(index));
@@ -59,29 +57,6 @@ fn explain_with(report: &Report, request: &str, pick: Pick) -> Result<String, Ex
     out.push_str("upstream\n");
     write_upstream(&mut out, report, file, &route.upstream.name);
     Ok(out)
-}
-
-/// The one place that knows how a route is found.
-fn pick(config: &Config, method: &Method, host: Option<&str>, path: &str) -> Option<usize> {
-    let host = host.map(str::to_ascii_lowercase);
-    let of_host = |wanted: Option<&str>| {
-        let mut matcher = matchit::Router::new();
-        let routes = config.routes.iter().enumerate().filter(|(_, route)| route.host.as_deref() == wanted);
-        for (index, route) in routes.clone() {
-            // The second route of a path is found through the first.
-            let _ = matcher.insert(route.path.as_ref(), index);
-        }
-        // A route for the rest includes the root, which matchit leaves out.
-        for (index, _) in routes.clone().filter(|(_, route)| super::patterns::shape(&route.path) == "/{*}") {
-            let _ = matcher.insert("/", index);
-        }
-        let first = *matcher.at(path).ok()?.value;
-        let shape = super::patterns::shape(&config.routes[first].path);
-        let same = routes.filter(|(_, route)| super::patterns::shape(&route.path) == shape);
-        let protecting = same.filter(|(_, route)| route.policy.methods.protect(method)).map(|(index, _)| index).next();
-        Some(protecting.unwrap_or(first))
-    };
-    host.as_deref().and_then(|host| of_host(Some(host))).or_else(|| of_host(None))
 }
 
 fn write_head(out: &mut String, report: &Report, route: &RouteSpec, file: Option<&Given<RouteFile>>, method: &Method) {

@@ -9,11 +9,12 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::diagnostic::{Diagnostic, Findings};
+use super::lists::{List, Named};
 use super::secret::Secret;
 use super::section::{Given, Setting, section};
 use super::sources::{DocsUrl, MethodWord};
 use super::upstreams::UpstreamUrl;
-use super::values::{Count, DAY, List, Named, NotBuilt, Retention, Size, Timeout, Within, choice, parsed};
+use super::values::{Count, DAY, NotBuilt, Retention, Size, Timeout, Within, choice, parsed};
 use crate::fingerprint::json::Pointer;
 use crate::http::policy::{FingerprintPart, KeyRule, KeySource, Mode, ScopeSource, StoreDown};
 use crate::key::KeySyntax;
@@ -206,7 +207,7 @@ section! {
         methods: List<MethodWord>,
         /// The name of an upstream.
         upstream: String,
-        /// What differs from [defaults].
+        /// What differs from `[defaults]`.
         policy: PolicyFile,
     }
 }

@@ -1,5 +1,7 @@
 //! Loading: a text, and what flags and environment say, made into a configuration or a report of what is wrong.
 
+use std::fmt;
+
 use secrecy::SecretString;
 use serde_json::Value;
 use toml::de::DeTable;
@@ -9,6 +11,7 @@ use super::check;
 use super::diagnostic::{Diagnostic, Findings, Severity};
 use super::explain::{self, ExplainError};
 use super::file::File;
+use super::mask::masked;
 use super::render::{self, Style};
 use super::secret::Lookups;
 use super::section::Section;
@@ -31,7 +34,6 @@ pub struct Overrides {
 }
 
 /// What came of loading a file.
-#[derive(Debug)]
 pub struct Report {
     /// The findings, in the order of their places.
     pub diagnostics: Vec<Diagnostic>,
@@ -39,6 +41,7 @@ pub struct Report {
     pub config: Option<Config>,
     /// What messages call the file.
     pub file_name: String,
+    /// The file's text, without its secrets.
     pub(super) text: String,
     pub(super) file: Option<File>,
 }
@@ -51,7 +54,8 @@ pub fn load(text: &str, file_name: &str, overrides: &Overrides, lookups: &Lookup
     let mut findings = Findings::default();
     let file = parse(text, &mut findings);
     let config = file.as_ref().and_then(|file| check::config(file, overrides, lookups, &mut findings));
-    Report { diagnostics: findings.sorted(), config, file_name: file_name.to_owned(), text: text.to_owned(), file }
+    let text = masked(text, file.as_ref());
+    Report { diagnostics: findings.sorted(), config, file_name: file_name.to_owned(), text, file }
 }
 
 fn parse(text: &str, findings: &mut Findings) -> Option<File> {
@@ -78,6 +82,12 @@ impl Config {
             Some(config) => Ok(config),
             None => Err(Box::new(report)),
         }
+    }
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Report").field("file", &self.file_name).field("diagnostics", &self.diagnostics).finish()
     }
 }
 

@@ -1,14 +1,16 @@
 //! The configuration: one file, checked as a whole, made into types that cannot be wrong.
 //!
-//! text → [`file`] (what is written, and where) → [`check`] (whether it can work) → [`Config`]. Everything that is wrong
-//! with a file is found at once; what is missing in the file comes from the `Default` of the type that it ends up in.
+//! text → [`file`](mod@file) (what is written, and where) → `check` (whether it can work) → [`Config`]. Everything that
+//! is wrong with a file is found at once; what is missing in it comes from the `Default` of the type that it ends up in.
 
 mod check;
 pub mod defaults;
 pub mod diagnostic;
 pub mod explain;
 pub mod file;
+pub mod lists;
 pub mod load;
+mod mask;
 mod overlap;
 mod patterns;
 mod policies;
@@ -17,7 +19,9 @@ mod routes;
 pub mod schema;
 pub mod secret;
 pub mod section;
+mod servers;
 pub mod sources;
+mod store;
 pub mod upstreams;
 pub mod values;
 mod warnings;

@@ -8,6 +8,7 @@ use super::diagnostic::{Diagnostic, Findings};
 use super::patterns::{covers, shape};
 use super::routes::Built;
 use crate::http::policy::{Methods, Mode};
+use crate::proxy::router::disjoint;
 
 /// Reports routes that match the same requests.
 pub(super) fn collisions(routes: &[Built<'_>], findings: &mut Findings) {
@@ -58,16 +59,12 @@ fn collision(route: &Built<'_>, other: &Built<'_>) -> Diagnostic {
     let wrong = Diagnostic::error(format!("routes `{other_name}` and `{name}` match the same requests"));
     wrong
         .at(route.path.clone())
-        .and(other.path.clone(), format!("`{other_name}` matches them first"))
+        .and(other.path.clone(), format!("route `{other_name}`"))
         .help("two routes may share a path with disjoint `methods` and the same upstream")
 }
 
-fn can_share(a: &Built<'_>, b: &Built<'_>) -> bool {
-    let disjoint = match (&a.spec.policy.methods, &b.spec.policy.methods) {
-        (Methods::Only(a), Methods::Only(b)) => !a.iter().any(|method| b.contains(method)),
-        (Methods::AllUnsafe, _) | (_, Methods::AllUnsafe) => false,
-    };
-    disjoint && a.spec.upstream.name == b.spec.upstream.name
+fn can_share(one: &Built<'_>, other: &Built<'_>) -> bool {
+    disjoint(&one.spec.policy.methods, &other.spec.policy.methods) && one.spec.upstream.name == other.spec.upstream.name
 }
 
 /// Whether `wide` would get the requests of `narrow` if that were not there.

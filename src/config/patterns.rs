@@ -51,9 +51,8 @@ pub(super) fn check(name: &str, pattern: &str) -> Result<(), Diagnostic> {
     if !pattern.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(wrong("but in a request these characters are percent-encoded: it never matches"));
     }
-    let inner = pattern.trim_start_matches('/').trim_end_matches('/');
-    let idle = |segment: &str| matches!(segment, "" | "." | "..");
-    if pattern.contains("//") || !inner.is_empty() && inner.split('/').any(idle) {
+    let is_resolved_away = |segment: &str| matches!(segment, "" | "." | "..");
+    if pattern != "/" && pattern.split('/').skip(1).any(is_resolved_away) {
         return Err(wrong("which never matches: empty and dot segments of a request are resolved first"));
     }
     if has_needless_escape(pattern) {

@@ -7,7 +7,7 @@ use super::diagnostic::{Diagnostic, Findings, Span};
 use super::file::{BodyKind, Concurrent, FingerprintFile, PolicyFile};
 use super::section::{Given, Section};
 use super::values::{Count, show_duration};
-use crate::http::policy::{BodyForm, FingerprintPart, FingerprintRule, Methods, Policy, ScopeSource, StatusSet};
+use crate::http::policy::{BodyForm, FingerprintPart, FingerprintRule, Methods, Mode, Policy, ScopeSource, StatusSet};
 use crate::proxy::upstream::UpstreamSpec;
 
 /// How long a duplicate waits, where it does, unless the file says how long.
@@ -62,10 +62,12 @@ pub(super) fn policy(file: &PolicyFile, around: &Surroundings<'_>, findings: &mu
     if file.concurrent.as_ref().is_some_and(|given| given.value == Concurrent::Wait) {
         policy.terms.wait = Some(file.wait_timeout.as_ref().map_or(WAIT_TIMEOUT, |given| given.value.0));
     }
-    if file.is_sound() {
+    if file.is_sound() && policy.mode != Mode::Off {
         check_retention(file, &policy, around, findings);
-        check_statuses(file, &policy, findings);
         check_path_scope(file, &policy, around, findings);
+    }
+    if file.is_sound() {
+        check_statuses(file, &policy, findings);
     }
     policy
 }
@@ -156,18 +158,19 @@ fn check_retention(file: &PolicyFile, policy: &Policy, around: &Surroundings<'_>
 /// A status cannot mean both that nothing was done and that nobody knows.
 fn check_statuses(file: &PolicyFile, policy: &Policy, findings: &mut Findings) {
     let unknown: Vec<u16> = policy.unknown_status.iter().collect();
-    let Some(both) = policy.release_status.iter().find(|status| unknown.contains(status)) else { return };
-    let place = |list: &Option<Given<Vec<Given<Count<200, 599>>>>>| {
-        let statuses = &list.as_ref()?.value;
-        statuses.iter().find(|status| status.value.0 == u64::from(both)).map(Given::span)
-    };
-    let (release, unknown) = (place(&file.release_status), place(&file.unknown_status));
-    let wrong = Diagnostic::error(format!("status {both} is in `release_status` and in `unknown_status`"))
-        .help("release: the upstream did not act, the key is free; unknown: nobody knows whether it acted");
-    findings.push(match (release, unknown) {
-        (Some(release), unknown) => wrong.at(release).and(unknown, "and here"),
-        (None, unknown) => wrong.at(unknown),
-    });
+    for status in policy.release_status.iter().filter(|status| unknown.contains(status)) {
+        let place = |list: &Option<Given<Vec<Given<Count<200, 599>>>>>| {
+            let statuses = &list.as_ref()?.value;
+            statuses.iter().find(|given| given.value.0 == u64::from(status)).map(Given::span)
+        };
+        let (release, unknown) = (place(&file.release_status), place(&file.unknown_status));
+        let wrong = Diagnostic::error(format!("status {status} is in `release_status` and in `unknown_status`"))
+            .help("release: the upstream did not act, the key is free; unknown: nobody knows whether it acted");
+        findings.push(match release {
+            Some(release) => wrong.at(release).and(unknown, "and here"),
+            None => wrong.at(unknown),
+        });
+    }
 }
 
 /// A scope's path parameter has to be in the route's path.

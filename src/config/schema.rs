@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::defaults;
 use super::file::File;
-use super::section::{Described, Setting};
+use super::section::{Described, Setting, inside};
 
 /// Makes the JSON schema of the configuration file.
 pub fn schema() -> Value {
@@ -22,6 +22,17 @@ pub fn settings() -> Vec<(String, bool)> {
     let mut all = Vec::new();
     collect("", (File::below)(), &mut all);
     all
+}
+
+/// Where a setting belongs, in words, if there is one of that name.
+pub(super) fn home(name: &str) -> Option<String> {
+    let all = settings();
+    let (path, _) = all.iter().find(|(path, _)| path.rsplit('.').next() == Some(name))?;
+    Some(match path.rsplit_once('.') {
+        Some(("defaults", _)) => "in [defaults] or a route's `policy`".to_owned(),
+        Some((section, _)) => inside(section.rsplit('.').next().unwrap_or(section)),
+        None => inside(""),
+    })
 }
 
 fn collect(prefix: &str, settings: &[Described], all: &mut Vec<(String, bool)>) {

@@ -189,7 +189,10 @@ pub(super) fn refuse_unknown(table: &DeTable<'_>, section: &str, settings: &[Des
     for key in table.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
         let name = key.get_ref().as_ref();
         let unknown = Diagnostic::error(format!("unknown setting `{name}` {}", inside(section))).at(key.span());
-        findings.push(unknown.suggest(name, known.iter().copied()));
+        findings.push(match super::schema::home(name) {
+            Some(home) => unknown.help(format!("`{name}` belongs {home}")),
+            None => unknown.suggest(name, known.iter().copied()),
+        });
     }
 }
 

@@ -1,6 +1,6 @@
 //! Texts with a meaning of their own: where a key or a scope's part comes from, pointers, headers, methods, addresses.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::{HeaderName, Method};
 use ipnet::IpNet;
@@ -36,7 +36,7 @@ text_setting!(String, { "type": "string", "minLength": 1 }, |name, text| match t
     _ => Ok(text.to_owned()),
 });
 
-text_setting!(SocketAddr, { "type": "string" }, |name, text| socket_address(name, text));
+text_setting!(SocketAddr, { "type": "string" }, socket_address);
 
 text_setting!(IpNet, { "type": "string" }, |name, text| {
     let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
@@ -56,14 +56,14 @@ text_setting!(DocsUrl, { "type": "string", "format": "uri" }, |name, text| {
     }
 });
 
-text_setting!(HeaderName, { "type": "string" }, |name, text| header(name, text));
+text_setting!(HeaderName, { "type": "string" }, header);
 
-text_setting!(Pointer, { "type": "string", "pattern": "^/" }, |name, text| pointer(name, text));
+text_setting!(Pointer, { "type": "string", "pattern": "^/" }, pointer);
 
-text_setting!(MethodWord, { "type": "string", "minLength": 1 }, |name, text| method(name, text));
+text_setting!(MethodWord, { "type": "string", "minLength": 1 }, method);
 
 text_setting!(ScopeSource, { "type": "string", "pattern":
-    "^(host|credentials|anonymous|(header|cookie|path|query):.+)$" }, |name, text| scope(name, text));
+    "^(host|credentials|anonymous|(header|cookie|path|query):.+)$" }, scope);
 
 text_setting!(KeySource, { "type": "string", "pattern": "^((header|query):.+|json:/.*)$" }, |name, text| {
     key_source(name, text)
@@ -153,6 +153,15 @@ fn unknown_source(name: &str, text: &str, kinds: &[&str], forms: &str) -> Diagno
         Some(meant) if meant != kind => wrong.help(format!("did you mean \"{meant}:{argument}\"?")),
         _ => wrong,
     }
+}
+
+/// Says whether a text is a host as it stands in a URL: a name, an IPv4 address, or an IPv6 address in brackets.
+pub(super) fn is_host(text: &str) -> bool {
+    if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().is_ok();
+    }
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    !text.is_empty() && !text.starts_with('.') && text.bytes().all(good)
 }
 
 /// RFC 9110 section 5.6.2; what a cookie's name is made of.

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use super::diagnostic::{Diagnostic, Findings, Span};
 use super::file::UpstreamFile;
+use super::lists::Named;
 use super::section::{Given, Section};
-use super::values::{Named, text_setting};
+use super::sources::is_host;
+use super::values::text_setting;
 use crate::proxy::upstream::UpstreamSpec;
 
 /// The name of the upstream that a command line gives.
@@ -20,7 +22,7 @@ pub struct UpstreamUrl {
     authority: String,
 }
 
-text_setting!(UpstreamUrl, { "type": "string", "pattern": "^http://" }, |name, text| UpstreamUrl::parse(name, text));
+text_setting!(UpstreamUrl, { "type": "string", "pattern": "^http://" }, UpstreamUrl::parse);
 
 impl UpstreamUrl {
     /// Parses an upstream's URL.
@@ -43,16 +45,19 @@ impl UpstreamUrl {
         if authority.contains(['/', '?', '#']) {
             return Err(wrong("has a path, but paths are passed on as they come").help(form));
         }
-        let parsed: http::uri::Authority = authority.parse().map_err(|_| wrong("has no valid host").help(form))?;
-        let host = parsed.host().trim_matches(['[', ']']);
-        let port = match parsed.port() {
-            None if authority.ends_with(':') => return Err(wrong("has no port behind its colon").help(form)),
-            None => 80,
-            Some(port) => port.as_str().parse().map_err(|_| wrong("has no valid port").help(form))?,
+        let (host, port) = match authority.rfind(':').filter(|colon| !authority[*colon..].ends_with(']')) {
+            None => (authority, 80),
+            Some(colon) => {
+                let digits =
+                    Some(&authority[colon + 1..]).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+                let port = digits.and_then(|digits| digits.parse().ok()).filter(|port| *port != 0);
+                (&authority[..colon], port.ok_or_else(|| wrong("has no valid port").help(form))?)
+            }
         };
-        if host.is_empty() || port == 0 {
-            return Err(wrong("has no valid host and port").help(form));
+        if !is_host(host) {
+            return Err(wrong("has no valid host").help(form));
         }
+        let host = host.trim_matches(['[', ']']);
         Ok(UpstreamUrl { host: host.to_owned(), port, authority: authority.to_owned() })
     }
 

@@ -3,12 +3,13 @@
 use secrecy::ExposeSecret;
 
 use super::StoreConfig;
-use super::check::is_written;
 use super::diagnostic::{Diagnostic, Findings};
 use super::file::File;
+use super::load::Overrides;
 use super::routes::Built;
 use super::secret::Secret;
-use super::section::Given;
+use super::section::{Given, Section};
+use super::servers::listener_place;
 use crate::http::policy::{KeyRule, Mode, StoreDown};
 use crate::proxy::listener::ListenerSpec;
 use crate::stores::url::StoreUrl;
@@ -17,7 +18,7 @@ use crate::stores::url::StoreUrl;
 pub(super) fn routes(routes: &[Built<'_>], findings: &mut Findings) {
     for route in routes.iter().filter(|route| route.spec.policy.mode == Mode::Enforce) {
         let (policy, name) = (&route.spec.policy, &route.spec.policy.terms.route);
-        if route.policy.scope.is_none() {
+        if !route.policy.has("scope") {
             let warning = format!("route `{name}` leaves `scope` at its default, which is made of all credentials");
             findings.push(Diagnostic::warning(warning).at(route.path.clone()).help(
                 "a refreshed token, a changing cookie or a signature per request makes a retry another caller's: \
@@ -34,17 +35,23 @@ pub(super) fn routes(routes: &[Built<'_>], findings: &mut Findings) {
 }
 
 /// Warns of a store that forgets with the process behind an address that the world can reach.
-pub(super) fn store(file: &File, store: &StoreConfig, listener: &ListenerSpec, findings: &mut Findings) {
+pub(super) fn store(
+    file: &File,
+    store: &StoreConfig,
+    listener: &ListenerSpec,
+    overrides: &Overrides,
+    findings: &mut Findings,
+) {
     if store.url != StoreUrl::Memory || listener.address.ip().is_loopback() {
         return;
     }
-    let place = file.store.as_ref().and_then(|given| given.value.url.as_ref()).map(Given::span);
-    let address = file.listener.as_ref().and_then(|given| given.value.address.as_ref()).map(Given::span);
+    let place = file.store.as_ref().filter(|_| overrides.store.is_none());
+    let place = place.and_then(|given| given.value.url.as_ref()).map(Given::span);
     let warning = format!("the store `memory:` forgets every key with the process, and {} is public", listener.address);
     findings.push(
         Diagnostic::warning(warning)
             .at(place)
-            .and(address, "the address")
+            .and(listener_place(file, overrides), "the address")
             .help("use sqlite:PATH or redis://… where retries must survive a restart"),
     );
 }
@@ -54,7 +61,7 @@ pub(super) fn secrets(file: &File, findings: &mut Findings) {
     let token = file.admin.as_ref().and_then(|given| given.value.token.as_ref());
     let url = file.store.as_ref().and_then(|given| given.value.url.as_ref()).filter(|url| has_password(&url.value));
     for (given, name) in [(token, "token"), (url, "url")] {
-        let Some(given) = given.filter(|given| is_written(&given.value)) else { continue };
+        let Some(given) = given.filter(|given| matches!(given.value, Secret::Written(_))) else { continue };
         let warning = format!("`{name}` is a secret, and it is written in the file");
         let help = format!(r#"put it elsewhere: {name} = {{ env = "NAME" }} or {{ file = "PATH" }}"#);
         findings.push(Diagnostic::warning(warning).at(given.span()).help(help));

@@ -28,7 +28,7 @@ impl Pointer {
         Some(Pointer(steps))
     }
 
-    /// Finds the scalar that this pointer names and returns its text: a string's characters, a number as written.
+    /// Finds what this pointer names: a string's characters, a number as written. `None` for `null` too.
     pub fn scalar(&self, document: &[u8]) -> Option<Scalar> {
         let root = parse(document)?;
         let mut value = &root;
@@ -44,18 +44,21 @@ impl Pointer {
             Value::Literal(text) if text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
                 Some(Scalar::Number((*text).to_owned()))
             }
-            _ => None,
+            Value::Literal("null") => None,
+            Value::Literal(_) | Value::Array(_) | Value::Object(_) => Some(Scalar::Other),
         }
     }
 }
 
-/// A string or a number of a document.
+/// A place of a document, as far as it is a string or a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scalar {
     /// The characters, unescaped.
     String(String),
     /// The number's text as written.
     Number(String),
+    /// There is something, but neither of them.
+    Other,
 }
 
 /// RFC 6901 section 4: digits without a leading zero.

@@ -33,14 +33,18 @@ pub(super) enum Answer<R> {
     Broken { reason: &'static str, refusal: Refusal },
 }
 
-/// What the head of a response says.
-enum Word {
+/// What the head of a response says of the execution.
+pub(super) enum Word {
+    /// It took effect.
     Executed,
+    /// It did not; the `Idempotency-Status` for it.
     NotExecuted(&'static str),
+    /// Nobody can tell, for this reason.
     Unknown(Cow<'static, str>),
 }
 
-fn word(policy: &Policy, response: &Response<impl Body>) -> Word {
+/// Reads the head of a response: the handler's word first, then the header's, then what the policy takes a status for.
+pub(super) fn word(policy: &Policy, response: &Response<impl Body>) -> Word {
     let ours = response.extensions().get::<Refused>().is_some();
     match response.extensions().get::<Disposition>() {
         Some(Disposition::NotExecuted) if ours => return Word::NotExecuted(NOT_EXECUTED),

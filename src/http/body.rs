@@ -1,6 +1,7 @@
 //! Bodies on their way through the layer.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -71,6 +72,16 @@ impl KeptBody {
             None => self.trailers.take().map(|trailers| Frame::trailers(*trailers)),
         }
     }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = SizeHint::with_exact(self.left_bytes);
+        if self.trailers.is_some() {
+            // An exact length becomes a Content-Length, after which HTTP/1 has no place for trailers.
+            hint = SizeHint::new();
+            hint.set_lower(self.left_bytes);
+        }
+        hint
+    }
 }
 
 impl From<Collected> for KeptBody {
@@ -115,6 +126,20 @@ impl<B> ResponseBody<B> {
     }
 }
 
+/// Says how it stands, nothing of its bytes.
+impl<B> fmt::Debug for RequestBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RequestBody").field(&self.0.name()).finish()
+    }
+}
+
+/// Says how it stands, nothing of its bytes.
+impl<B> fmt::Debug for ResponseBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ResponseBody").field(&self.0.name()).finish()
+    }
+}
+
 /// A whole body in one piece, e.g. a refusal's.
 impl<B> From<Bytes> for ResponseBody<B> {
     fn from(bytes: Bytes) -> ResponseBody<B> {
@@ -124,6 +149,14 @@ impl<B> From<Bytes> for ResponseBody<B> {
 }
 
 impl<B> Parts<B> {
+    fn name(&self) -> &'static str {
+        match self {
+            Parts::Passed(_) => "passed",
+            Parts::Kept(_) => "kept",
+            Parts::Rewound(..) => "rewound",
+        }
+    }
+
     fn rewound(body: Rewound<B>) -> Parts<B> {
         Parts::Rewound(KeptBody::new(body.front, None, Some(body.reserved)), body.rest)
     }
@@ -152,7 +185,7 @@ impl<B: Body<Data = Bytes> + Unpin> Parts<B> {
     fn size_hint(&self) -> SizeHint {
         match self {
             Parts::Passed(body) => body.size_hint(),
-            Parts::Kept(kept) => SizeHint::with_exact(kept.left_bytes),
+            Parts::Kept(kept) => kept.size_hint(),
             Parts::Rewound(front, rest) => {
                 let rest = rest.size_hint();
                 let mut hint = SizeHint::new();

@@ -14,8 +14,9 @@ use futures_util::FutureExt;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
+use tokio::task::JoinHandle;
 use tower_service::Service;
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, warn};
 
 use super::answer::{self, Answer};
 use super::attempt::{Attempt, Gate, IDEMPOTENCY_ATTEMPT, IDEMPOTENCY_STATUS};
@@ -89,7 +90,7 @@ impl<S> Execution<S> {
     /// Reads the body, then executes, replays or refuses.
     pub(super) async fn hold<B, R>(
         mut self,
-        mut parts: Parts,
+        parts: Parts,
         body: B,
         place: KeyPlace,
     ) -> Result<Response<ResponseBody<R>>, S::Error>
@@ -103,16 +104,20 @@ impl<S> Execution<S> {
         R::Error: Into<BoxError>,
     {
         let policy = self.settings.policy.clone();
-        let scope = match scope(&policy, &parts) {
-            Ok(scope) => scope,
-            Err(refusal) => return Ok(self.refuse(refusal)),
+        let scope = match (scope(&policy, &parts), &place) {
+            (Err(refusal), KeyPlace::Found(_)) => return Ok(self.refuse(refusal)),
+            // Without a key nobody asks whose it is.
+            (scope, _) => scope,
         };
         failpoint::reach("body-reading");
         let mut printer = Printer::new(&policy.fingerprint, &parts);
         let read = collect(body, policy.max_request_body, &self.settings.budget, |chunk| printer.chunk(chunk)).await;
         let collected = match read {
             Ok(collected) => collected,
-            Err(stopped) => return Ok(self.refuse(refusal_for_stopped(stopped, policy.max_request_body))),
+            Err(Stopped::TooMuch(excess, _)) => {
+                return Ok(self.refuse(refusal_for_excess(excess, policy.max_request_body)));
+            }
+            Err(Stopped::Failed(error)) => return Ok(self.refuse(refusal_for_broken(error.into()))),
         };
         let key = match place {
             KeyPlace::Found(key) => Ok(Some(key)),
@@ -127,23 +132,40 @@ impl<S> Execution<S> {
                 return self.inner.call(request).await.map(without_ours);
             }
         };
+        let scope = match scope {
+            Ok(scope) => scope,
+            Err(refusal) => return Ok(self.refuse(refusal)),
+        };
         let id = RecordId::new(&scope, &key);
         let fingerprint = printer.finish(&collected.chunks);
         self.report.record = Some(id);
-        parts.headers.remove(IDEMPOTENCY_ATTEMPT);
         let keyed = Keyed { parts, body: Collected::into(collected), key, id, fingerprint };
-        let running = self.settings.drain.as_ref().map(|drain| drain.begin());
-        let task = tokio::spawn(async move {
-            let response = self.execute(keyed).await;
-            drop(running);
-            response
-        });
-        match task.await {
+        match self.detach(keyed).await {
             Ok(response) => response,
             // The service panicked; whoever called it shall see that.
             Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
             Err(_) => unreachable!("nobody aborts the task, and its runtime runs this one too"),
         }
+    }
+
+    /// Begins the execution in a task of its own. Not `async`: the caller's future would have room for the task's.
+    fn detach<B, R>(self, keyed: Keyed) -> JoinHandle<Result<Response<ResponseBody<R>>, S::Error>>
+    where
+        S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+        S::Future: Send,
+        S::Error: Send + 'static,
+        B: Send + 'static,
+        R: Body<Data = Bytes> + Send + Unpin + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let running = self.settings.drain.as_ref().map(|drain| drain.begin());
+        let execution = async move {
+            let response = self.execute(keyed).await;
+            drop(running);
+            response
+        };
+        // What the service logs belongs to the request's span, as it would without this layer.
+        tokio::spawn(execution.in_current_span())
     }
 
     async fn execute<B, R>(mut self, keyed: Keyed) -> Result<Response<ResponseBody<R>>, S::Error>
@@ -155,7 +177,8 @@ impl<S> Execution<S> {
     {
         let policy = self.settings.policy.clone();
         match self.begin(&keyed).await {
-            Ok(Begun::Execute(claim)) => self.own(claim, keyed).await,
+            // Boxed: a duplicate does without the room for an execution.
+            Ok(Begun::Execute(claim)) => Box::pin(self.own(claim, keyed)).await,
             Ok(begun) => Ok(self.answer_duplicate(begun)),
             Err(StoreError::Corrupt | StoreError::UnknownFormat(_)) => Ok(self.refuse(Refusal::RecordUnreadable)),
             Err(error) if policy.store_down == StoreDown::Bypass => {
@@ -178,7 +201,8 @@ impl<S> Execution<S> {
         self.report.store_time += began.elapsed();
         if let (Ok(Begun::InFlight { retry_after }), Some(wait)) = (&begun, terms.wait) {
             self.report.waited = true;
-            begun = Ok(ledger.begin_waiting(&keyed.id, keyed.fingerprint, terms, wait, *retry_after).await);
+            // Boxed: few wait, and the others would carry the room for it.
+            begun = Ok(Box::pin(ledger.begin_waiting(&keyed.id, keyed.fingerprint, terms, wait, *retry_after)).await);
         }
         begun
     }
@@ -290,7 +314,7 @@ impl<S> Execution<S> {
             // Another outcome stands in the record, or another attempt runs: never an answer beside it.
             Err(NotRecorded::AlreadyDone | NotRecorded::Superseded) if status != "released" => {
                 let terms = self.settings.policy.terms.clone();
-                let begun = self.settings.ledger.follow(id, fingerprint, &terms).await;
+                let begun = Box::pin(self.settings.ledger.follow(id, fingerprint, &terms)).await;
                 self.answer_duplicate(begun)
             }
             Err(error) => {
@@ -316,16 +340,18 @@ pub(super) fn without_ours<R>(mut response: Response<R>) -> Response<ResponseBod
     response.map(ResponseBody::passed)
 }
 
-fn refusal_for_stopped<B: Body>(stopped: Stopped<B>, limit: usize) -> Refusal
-where
-    B::Error: Into<BoxError>,
-{
-    match stopped {
-        Stopped::TooMuch(Excess::Limit, _) => Refusal::BodyTooLarge(limit as u64),
-        Stopped::TooMuch(Excess::Budget, _) => Refusal::Overloaded,
-        Stopped::Failed(error) => match error.into().downcast_ref::<ClientBodyError>() {
-            Some(ClientBodyError::TooSlow) => Refusal::RequestTimeout,
-            _ => Refusal::BadRequest("The request body is not what its framing promised.".into()),
-        },
+/// The refusal for a request body that cannot be held.
+pub(super) fn refusal_for_excess(excess: Excess, limit: usize) -> Refusal {
+    match excess {
+        Excess::Limit => Refusal::BodyTooLarge(limit as u64),
+        Excess::Budget => Refusal::Overloaded,
+    }
+}
+
+/// The refusal for a request body that broke.
+pub(super) fn refusal_for_broken(error: BoxError) -> Refusal {
+    match error.downcast_ref::<ClientBodyError>() {
+        Some(ClientBodyError::TooSlow) => Refusal::RequestTimeout,
+        _ => Refusal::BadRequest("The request body is not what its framing promised.".into()),
     }
 }

@@ -13,7 +13,7 @@ use super::policy::{BodyForm, FingerprintPart, FingerprintRule, KeySource, Polic
 use super::refusal::Refusal;
 use crate::fingerprint::json::{self, Pointer, Scalar};
 use crate::fingerprint::{Fingerprint, FingerprintBuilder};
-use crate::key::Key;
+use crate::key::{Key, KeyError};
 use crate::scope::Scope;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -87,7 +87,7 @@ fn key_in_json(policy: &Policy, body: &[u8], pointer: &Pointer) -> Result<Option
         Some(Scalar::Number(text)) if text.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()) => {
             literal(policy, &text).map(Some)
         }
-        Some(Scalar::Number(_)) => Err(Refusal::KeyInvalid(crate::key::KeyError::BadCharacter)),
+        Some(Scalar::Number(_) | Scalar::Other) => Err(Refusal::KeyInvalid(KeyError::BadCharacter)),
         None => Ok(None),
     }
 }
@@ -114,7 +114,14 @@ fn decode(text: &str) -> Vec<u8> {
 /// The record of a key that came with such a request.
 #[cfg(feature = "proxy")]
 pub(crate) fn record_id(policy: &Policy, parts: &Parts, key: &Key) -> Result<crate::scope::RecordId, Refusal> {
-    Ok(crate::scope::RecordId::new(&scope(policy, parts)?, key))
+    let scope = scope(policy, parts)?;
+    let scope = if policy.mode == super::policy::Mode::Observe { observed(scope) } else { scope };
+    Ok(crate::scope::RecordId::new(&scope, key))
+}
+
+/// The scope that observed requests are written under: no enforced one ever meets them.
+pub(super) fn observed(scope: Scope) -> Scope {
+    scope.with("mode", b"observe")
 }
 
 /// Makes the scope of a request. Where a named source comes several times, all of it counts: which of them the service
@@ -128,9 +135,14 @@ pub(super) fn scope(policy: &Policy, parts: &Parts) -> Result<Scope, Refusal> {
                 None => scope.without("host"),
             },
             ScopeSource::Credentials => [AUTHORIZATION, X_API_KEY, COOKIE].into_iter().fold(scope, |scope, name| {
-                match parts.headers.contains_key(&name) {
-                    true => with_all(scope, name.as_str(), header_lines(parts, &name)),
-                    false => scope.without(name.as_str()),
+                match (parts.headers.contains_key(&name), name == COOKIE) {
+                    (false, _) => scope.without(name.as_str()),
+                    (true, false) => with_all(scope, name.as_str(), header_lines(parts, &name)),
+                    // HTTP/2 may cut it into crumbs (RFC 9113 section 8.2.3): the same cookies, the same caller.
+                    (true, true) => {
+                        let crumbs: Vec<&[u8]> = header_lines(parts, &name).collect();
+                        scope.with(name.as_str(), &crumbs.join(b"; ".as_slice()))
+                    }
                 }
             }),
             ScopeSource::Header(name) => {

@@ -13,6 +13,11 @@ use crate::ledger::Ledger;
 
 /// Puts [`Idempotency`] around a service.
 ///
+/// Where two of these layers stand around one service, the outer one claims the key and the inner one lets the request
+/// pass: a route's own layer does not get in the way of one around the whole application, nor override it.
+///
+/// The layer is called within a tokio runtime.
+///
 /// ```
 /// use onceproxy::Ledger;
 /// use onceproxy::http::{IdempotencyLayer, Policy};
@@ -27,6 +32,8 @@ pub struct IdempotencyLayer {
     pub(super) settings: Settings,
 }
 
+type Observer = Arc<dyn Fn(&Observation) + Send + Sync>;
+
 /// What every request of one stack needs.
 #[derive(Clone)]
 pub(super) struct Settings {
@@ -34,7 +41,7 @@ pub(super) struct Settings {
     pub(super) policy: Arc<Policy>,
     pub(super) budget: Budget,
     pub(super) drain: Option<Drain>,
-    pub(super) observer: Option<Arc<dyn Fn(&Observation) + Send + Sync>>,
+    pub(super) observer: Option<Observer>,
 }
 
 impl std::fmt::Debug for Settings {

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -11,17 +12,17 @@ use tokio::sync::oneshot;
 use tower_service::Service;
 use tracing::debug;
 
+use super::answer::{Word, word};
 use super::attempt::IDEMPOTENCY_STATUS;
 use super::body::{RequestBody, ResponseBody};
-use super::collect::{Collected, Stopped, collect};
-use super::execute::{refuse, without_ours};
-use super::keyed::{KeyPlace, Printer, joined, key_with_body, scope};
+use super::collect::{Stopped, collect};
+use super::execute::{refusal_for_broken, refusal_for_excess, refuse, without_ours};
+use super::keyed::{KeyPlace, Printer, joined, key_with_body, observed, scope};
 use super::layer::Settings;
 use super::policy::KeyRule;
 use super::refusal::Refusal;
 use super::report::Report;
 use crate::fingerprint::Fingerprint;
-use crate::key::Key;
 use crate::ledger::Begun;
 use crate::ledger::claim::Outcome;
 use crate::ledger::terms::Terms;
@@ -38,6 +39,16 @@ pub struct Observation {
     pub would: &'static str,
 }
 
+/// What is known of an observed request before it is forwarded.
+enum Seen {
+    /// It carries a key.
+    Keyed(RecordId, Fingerprint),
+    /// It carries none, and needs none.
+    Unkeyed,
+    /// It would have been refused.
+    Refused(Refusal),
+}
+
 /// Forwards a request of an observed route. A request without a key, where none is needed, is not observed.
 pub(super) async fn observe<S, B, R>(
     settings: Settings,
@@ -52,77 +63,82 @@ where
     B::Error: Into<BoxError>,
     R: Body<Data = Bytes> + Send + Unpin + 'static,
 {
-    let policy = settings.policy.clone();
-    let place = match (place, policy.key) {
-        (Ok(KeyPlace::Nowhere), KeyRule::Optional) => {
-            return inner.call(Request::from_parts(parts, RequestBody::passed(body))).await.map(without_ours);
-        }
-        (Ok(KeyPlace::Nowhere), KeyRule::Required) => Err(Refusal::KeyMissing),
-        (place, _) => place,
-    };
-    let mut printer = Printer::new(&policy.fingerprint, &parts);
-    let read = collect(body, policy.max_request_body, &settings.budget, |chunk| printer.chunk(chunk)).await;
-    let (watched, body) = match read {
-        Ok(collected) => {
-            let watched = place.and_then(|place| watched(&settings, &parts, place, &collected, printer));
-            (watched, RequestBody::kept(collected.into()))
-        }
-        Err(Stopped::TooMuch(_, rewound)) => {
-            (Err(Refusal::BodyTooLarge(policy.max_request_body as u64)), RequestBody::rewound(rewound))
-        }
+    let (seen, body) = match look(&settings, &parts, body, place).await {
+        Ok(looked) => looked,
         // What broke on the way here cannot be forwarded; nothing was sent.
-        Err(Stopped::Failed(_)) => {
-            let refusal = Refusal::BadRequest("The request body is not what its framing promised.".into());
-            return Ok(refuse(refusal, &policy, None).map(ResponseBody::from));
-        }
+        Err(refusal) => return Ok(refuse(refusal, &settings.policy, None).map(ResponseBody::from)),
     };
     let mut record = None;
     let mut end = None;
-    match watched {
-        Ok(None) => return inner.call(Request::from_parts(parts, body)).await.map(without_ours),
-        Ok(Some((id, fingerprint))) => {
+    match seen {
+        Seen::Unkeyed => return inner.call(Request::from_parts(parts, body)).await.map(without_ours),
+        Seen::Keyed(id, fingerprint) => {
             record = Some(id);
             let (told, ended) = oneshot::channel();
             end = Some(told);
             tokio::spawn(watch(settings.clone(), id, fingerprint, ended));
         }
-        Err(refusal) => settings.tell(refusal.code()),
+        Seen::Refused(refusal) => settings.tell(refusal.code()),
     }
-    let mut response = without_ours(inner.call(Request::from_parts(parts, body)).await?);
+    let response = inner.call(Request::from_parts(parts, body)).await?;
     if let Some(end) = end {
         // Nobody listens when the key was not won.
-        let _ = end.send(response.status().as_u16());
+        let _ = end.send((word(&settings.policy, &response), response.status().as_u16()));
     }
+    let mut response = without_ours(response);
     response.headers_mut().insert(IDEMPOTENCY_STATUS, HeaderValue::from_static("observed"));
-    let report = Report { outcome: "observed", record, waited: false, store_time: std::time::Duration::ZERO };
+    let report = Report { outcome: "observed", record, waited: false, store_time: Duration::ZERO };
     response.extensions_mut().insert(report);
     Ok(response)
 }
 
-/// The record and fingerprint of an observed request; none when it carries no key and needs none.
-fn watched(
+/// Looks at a request as an enforcing layer would, and gives its body back whole.
+async fn look<B>(
     settings: &Settings,
     parts: &Parts,
-    place: KeyPlace,
-    collected: &Collected,
-    printer: Printer<'_>,
-) -> Result<Option<(RecordId, Fingerprint)>, Refusal> {
+    body: B,
+    place: Result<KeyPlace, Refusal>,
+) -> Result<(Seen, RequestBody<B>), Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     let policy = &settings.policy;
-    let key: Option<Key> = match place {
-        KeyPlace::Found(key) => Some(key),
-        KeyPlace::Body | KeyPlace::Nowhere => key_with_body(policy, parts, &joined(&collected.chunks))?,
+    let scope = scope(policy, parts);
+    let (place, scope) = match (place, scope) {
+        (Err(refusal), _) | (Ok(KeyPlace::Found(_)), Err(refusal)) => {
+            return Ok((Seen::Refused(refusal), RequestBody::passed(body)));
+        }
+        (Ok(place), scope) => (place, scope),
     };
-    let key = match (key, policy.key) {
-        (Some(key), _) => key,
-        (None, KeyRule::Required) => return Err(Refusal::KeyMissing),
-        (None, KeyRule::Optional) => return Ok(None),
+    let mut printer = Printer::new(&policy.fingerprint, parts);
+    let read = collect(body, policy.max_request_body, &settings.budget, |chunk| printer.chunk(chunk)).await;
+    let collected = match read {
+        Ok(collected) => collected,
+        Err(Stopped::TooMuch(excess, rewound)) => {
+            let refusal = refusal_for_excess(excess, policy.max_request_body);
+            return Ok((Seen::Refused(refusal), RequestBody::rewound(rewound)));
+        }
+        Err(Stopped::Failed(error)) => return Err(refusal_for_broken(error.into())),
     };
-    let scope = scope(policy, parts)?.with("mode", b"observe");
-    Ok(Some((RecordId::new(&scope, &key), printer.finish(&collected.chunks))))
+    let key = match place {
+        KeyPlace::Found(key) => Ok(Some(key)),
+        KeyPlace::Body | KeyPlace::Nowhere => key_with_body(policy, parts, &joined(&collected.chunks)),
+    };
+    let seen = match (key, policy.key, scope) {
+        (Err(refusal), ..) | (Ok(Some(_)), _, Err(refusal)) => Seen::Refused(refusal),
+        (Ok(Some(key)), _, Ok(scope)) => {
+            let id = RecordId::new(&observed(scope), &key);
+            Seen::Keyed(id, printer.finish(&collected.chunks))
+        }
+        (Ok(None), KeyRule::Required, _) => Seen::Refused(Refusal::KeyMissing),
+        (Ok(None), KeyRule::Optional, _) => Seen::Unkeyed,
+    };
+    Ok((seen, RequestBody::kept(collected.into())))
 }
 
 /// Keeps the record of an observed request beside its forwarding, which does not wait for it.
-async fn watch(settings: Settings, id: RecordId, fingerprint: Fingerprint, ended: oneshot::Receiver<u16>) {
+async fn watch(settings: Settings, id: RecordId, fingerprint: Fingerprint, ended: oneshot::Receiver<(Word, u16)>) {
     let terms = Terms { wait: None, ..settings.policy.terms.clone() };
     let claim = match settings.ledger.begin(&id, fingerprint, &terms).await {
         Ok(Begun::Execute(claim)) => claim,
@@ -135,11 +151,15 @@ async fn watch(settings: Settings, id: RecordId, fingerprint: Fingerprint, ended
             return settings.tell("store-unavailable");
         }
     };
-    settings.tell("executed");
-    let ended = match ended.await {
-        Ok(status) => claim.complete(Outcome { bytes: Bytes::new(), status, remark: "observed" }).await,
-        Err(_) => claim.unknown("failed").await,
+    let (would, ended) = match ended.await {
+        Ok((Word::Executed, status)) => {
+            ("executed", claim.complete(Outcome { bytes: Bytes::new(), status, remark: "observed" }).await)
+        }
+        Ok((Word::NotExecuted(would), _)) => (would, claim.release().await),
+        Ok((Word::Unknown(reason), _)) => ("unknown", claim.unknown(&reason).await),
+        Err(_) => ("unknown", claim.unknown("failed").await),
     };
+    settings.tell(would);
     if let Err(error) = ended {
         debug!(route = %terms.route, %error, "the end of an observed request was not recorded");
     }

@@ -63,6 +63,8 @@ pub enum Refusal {
     NoRoute,
     /// Not acceptable as HTTP; the text says why.
     BadRequest(Cow<'static, str>),
+    /// The head is larger than is read.
+    HeadTooLarge,
     /// This method is not for this proxy; the ones that are.
     MethodNotAllowed(&'static str),
     /// An extension of HTTP that is not implemented here; the text says which.
@@ -148,6 +150,9 @@ impl Refusal {
             Refusal::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too much to do", None),
             Refusal::NoRoute => (StatusCode::NOT_FOUND, "no-route", "No route matches", None),
             Refusal::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad-request", "The request is not acceptable", None),
+            Refusal::HeadTooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "bad-request", "The request is not acceptable", None)
+            }
             Refusal::MethodNotAllowed(_) => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed", None)
             }
@@ -194,6 +199,7 @@ impl Refusal {
             Refusal::Overloaded => "Nothing was executed; the same request may be sent again later.".into(),
             Refusal::NoRoute => "No route of this proxy matches the request.".into(),
             Refusal::BadRequest(text) | Refusal::NotImplemented(text) => text.clone(),
+            Refusal::HeadTooLarge => "The request's target or fields are larger than this proxy reads.".into(),
             Refusal::MethodNotAllowed(_) => "This proxy does not take this method.".into(),
             Refusal::Loop => "The request has passed through this proxy before.".into(),
         }

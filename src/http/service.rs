@@ -6,13 +6,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::attempt::{Attempt, IDEMPOTENCY_ATTEMPT, IDEMPOTENCY_REPLAYED, IDEMPOTENCY_STATUS};
 use super::body::{RequestBody, ResponseBody};
-use super::execute::Execution;
+use super::execute::{Execution, without_ours};
 use super::keyed::{KeyPlace, key_in_head};
 use super::layer::Settings;
 use super::observe;
@@ -24,7 +25,33 @@ type Held<R, E> = Pin<Box<dyn Future<Output = Result<Response<ResponseBody<R>>, 
 
 /// A service under which a key takes effect once. Made by [`IdempotencyLayer`](super::layer::IdempotencyLayer).
 ///
-/// Errors of the inner service stay what they are; every refusal of this layer is a response.
+/// Errors of the inner service stay what they are; every refusal of this layer is a response. So does a panic of the
+/// inner service: it goes on in whoever polls this one, with the outcome recorded as unknown.
+///
+/// ```
+/// use std::convert::Infallible;
+///
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use onceproxy::stores::memory::MemoryStore;
+/// use onceproxy::{IdempotencyLayer, Ledger};
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let pay = service_fn(async |_| Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("paid")))));
+/// let service = IdempotencyLayer::new(Ledger::new(MemoryStore::new())).layer(pay);
+/// let request = || {
+///     let request = Request::post("/payments").header("idempotency-key", "k");
+///     request.body(Full::new(Bytes::from("100"))).expect("a request")
+/// };
+/// let Ok(first) = service.clone().oneshot(request()).await;
+/// let Ok(second) = service.oneshot(request()).await;
+/// assert_eq!(first.headers()["idempotency-status"], "executed");
+/// assert_eq!(second.headers()["idempotency-replayed"], "true");
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Idempotency<S> {
     inner: S,
@@ -43,7 +70,10 @@ pin_project! {
 pin_project! {
     #[project = ProjectedWay]
     enum Way<F, R, E> {
+        /// Not protected.
         Passed { #[pin] future: F },
+        /// Protected by a layer further out.
+        Inside { #[pin] future: F },
         Held { future: Held<R, E> },
         Refused { response: Option<Response<Bytes>> },
     }
@@ -73,28 +103,41 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        // A layer further out holds the claim: this one would find the key taken by its own request.
+        if request.extensions().get::<Attempt>().is_some() {
+            return ResponseFuture { way: Way::Inside { future: self.inner.call(request.map(RequestBody::passed)) } };
+        }
+        remove_ours(request.headers_mut());
         let policy = &self.settings.policy;
         if policy.mode == Mode::Off || !policy.methods.protect(request.method()) {
             return self.pass(request);
         }
         let (parts, body) = request.into_parts();
-        let place = match (key_in_head(policy, &parts), policy.mode) {
-            (place, Mode::Observe) => {
-                let inner = self.take_ready();
-                let held = observe::observe(self.settings.clone(), inner, parts, body, place);
-                return ResponseFuture { way: Way::Held { future: Box::pin(held) } };
-            }
-            (Err(refusal), _) => return self.refuse(refusal),
-            (Ok(KeyPlace::Nowhere), _) => match policy.key {
-                KeyRule::Optional => return self.pass(Request::from_parts(parts, body)),
-                KeyRule::Required => return self.refuse(Refusal::KeyMissing),
-            },
-            (Ok(place), _) => place,
+        let place = match (key_in_head(policy, &parts), policy.key) {
+            (Ok(KeyPlace::Nowhere), KeyRule::Optional) => return self.pass(Request::from_parts(parts, body)),
+            (Ok(KeyPlace::Nowhere), KeyRule::Required) => Err(Refusal::KeyMissing),
+            (place, _) => place,
         };
-        let inner = self.take_ready();
-        let execution = Execution::new(self.settings.clone(), inner);
-        ResponseFuture { way: Way::Held { future: Box::pin(execution.hold(parts, body, place)) } }
+        let future: Held<R, S::Error> = match (policy.mode, place) {
+            (Mode::Observe, place) => {
+                let inner = self.take_ready();
+                Box::pin(observe::observe(self.settings.clone(), inner, parts, body, place))
+            }
+            (_, Ok(place)) => {
+                let inner = self.take_ready();
+                Box::pin(Execution::new(self.settings.clone(), inner).hold(parts, body, place))
+            }
+            (_, Err(refusal)) => return self.refuse(refusal),
+        };
+        ResponseFuture { way: Way::Held { future } }
+    }
+}
+
+/// Takes the fields out of a request that only this layer may set.
+fn remove_ours(headers: &mut HeaderMap) {
+    for name in [IDEMPOTENCY_REPLAYED, IDEMPOTENCY_STATUS, IDEMPOTENCY_ATTEMPT] {
+        headers.remove(name);
     }
 }
 
@@ -126,7 +169,8 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().way.project() {
-            ProjectedWay::Passed { future } => future.poll(cx).map_ok(|response| response.map(ResponseBody::passed)),
+            ProjectedWay::Passed { future } => future.poll(cx).map_ok(without_ours),
+            ProjectedWay::Inside { future } => future.poll(cx).map_ok(|response| response.map(ResponseBody::passed)),
             ProjectedWay::Held { future } => future.as_mut().poll(cx),
             ProjectedWay::Refused { response } => {
                 let response = response.take().expect("a future is not polled after it is ready");

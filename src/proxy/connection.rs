@@ -56,7 +56,7 @@ pub(super) async fn serve(
         Protocol::Http1 => {
             // The socket keeps the clocks.
             let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(None).pipeline_flush(true);
+            builder.timer(TokioTimer::new()).header_read_timeout(None);
             let mut served = std::pin::pin!(builder.serve_connection(socket, service));
             tokio::select! {
                 ended = &mut served => ended,

@@ -26,7 +26,7 @@ use crate::proxy::BoxError;
 use crate::proxy::connection::activity::Activity;
 use crate::proxy::connection::body::ClientBody;
 use crate::proxy::forward::Forward;
-use crate::proxy::headers::{EffectiveHost, Peer, Via, check_nominated, effective_host, prepare_request};
+use crate::proxy::headers::{EffectiveHost, Peer, Via, check_coding, check_nominated, effective_host, prepare_request};
 use crate::proxy::listener::ListenerSpec;
 use crate::proxy::router::{NoRoute, RouteSpec, Router};
 use crate::proxy::upstream::body::UpstreamBody;
@@ -211,6 +211,7 @@ impl Connection {
         if matches!(parts.method, Method::CONNECT | Method::TRACE) {
             return Err(Refusal::MethodNotAllowed(ALLOWED));
         }
+        check_coding(&parts.headers)?;
         if parts.method == Method::OPTIONS && ends_here(parts)? {
             return Ok(Way::OptionsHere);
         }

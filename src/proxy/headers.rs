@@ -198,6 +198,16 @@ fn append_to_list(headers: &mut HeaderMap, name: HeaderName, element: &HeaderVal
     }
 }
 
+/// Refuses a transfer coding other than chunked, once (RFC 9112 section 6.1; H16).
+pub fn check_coding(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut lines = headers.get_all(TRANSFER_ENCODING).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Refusal::NotImplemented("The only transfer coding here is chunked, once.".into())),
+    }
+}
+
 /// Finds the host of a request, and refuses what RFC 9112 section 3.2 and RFC 9113 section 8.3.1 refuse (H9 to H11).
 pub fn effective_host(parts: &http::request::Parts) -> Result<Option<EffectiveHost>, Refusal> {
     let bad = |text: &'static str| Refusal::BadRequest(text.into());

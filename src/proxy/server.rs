@@ -26,6 +26,8 @@ use crate::proxy::upstream::pool::{Pool, Upstream};
 
 /// How long executions may take to record what they know when the time is over.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long the last answers may take to leave.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 /// How often idle upstream connections are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -114,13 +116,11 @@ pub async fn serve(blueprint: Blueprint, listener: TcpListener, shutdown: impl F
     if timeout(blueprint.listener.shutdown_grace, idle).await.is_err() {
         warn!(executions = drain.running(), connections = connections.running(), "the time for a quiet end is over");
         drain.time_is_over();
-        let told = async {
-            drain.idle().await;
-            connections.idle().await;
-        };
-        if timeout(LAST_WORDS, told).await.is_err() {
-            warn!(executions = drain.running(), connections = connections.running(), "left behind");
+        if timeout(LAST_WORDS, drain.idle()).await.is_err() {
+            warn!(executions = drain.running(), "executions were left behind");
         }
+        // Their answers are on the way to whoever still listens.
+        let _ = timeout(LAST_ANSWERS, connections.idle()).await;
     }
     stage.send_replace(Stage::Over);
     let threads: Vec<JoinHandle<()>> = workers.0.iter_mut().filter_map(|worker| worker.thread.take()).collect();

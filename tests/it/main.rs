@@ -12,6 +12,5 @@ mod kill_loop;
 mod layer;
 mod ledger;
 mod model;
-mod proxy;
 mod stores;
 mod support;

@@ -137,9 +137,9 @@ impl ClientSocket {
         }
     }
 
-    /// Answers a head that came too slowly; hyper would close in silence.
-    fn refuse_slow_head(&self) {
-        let response = Refusal::RequestTimeout.into_response(None);
+    /// Writes a refusal beside hyper, which is about to close.
+    fn write_refusal(&self, refusal: Refusal) {
+        let response = refusal.into_response(None);
         let mut text = format!("HTTP/1.1 {}\r\nconnection: close\r\n", response.status());
         for (name, value) in response.headers() {
             text.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
@@ -149,6 +149,27 @@ impl ClientSocket {
         bytes.extend_from_slice(response.body());
         // Nothing was written on this connection since the last answer: the kernel has room, or nobody listens.
         let _ = self.stream.try_write(&bytes);
+    }
+
+    /// Puts a problem in the place of hyper's own answer to a head that it cannot parse, which has no body. Whatever
+    /// else goes through here has other fields in front.
+    fn replace_bare_answer(&self, bytes: &[u8]) -> bool {
+        let is_bare = |status: &str| {
+            let rest = bytes.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.strip_prefix(status.as_bytes()));
+            rest.is_some_and(|rest| rest.starts_with(b"\r\nconnection: close\r\ncontent-length: 0\r\ndate: "))
+        };
+        if self.activity.is_busy() {
+            return false;
+        }
+        if is_bare("400 Bad Request") {
+            self.write_refusal(Refusal::BadRequest("The request is not well-formed HTTP.".into()));
+        } else if is_bare("431 Request Header Fields Too Large") || is_bare("414 URI Too Long") {
+            self.write_refusal(Refusal::HeadTooLarge);
+        } else {
+            return false;
+        }
+        self.activity.body_left_unread();
+        true
     }
 
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -194,7 +215,7 @@ impl Read for ClientSocket {
                 ready!(this.poll_overdue(cx));
                 match this.phase {
                     Phase::Head => {
-                        this.refuse_slow_head();
+                        this.write_refusal(Refusal::RequestTimeout);
                         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the request's head came too slowly")))
                     }
                     // As if the client had closed.
@@ -207,6 +228,9 @@ impl Read for ClientSocket {
 
 impl Write for ClientSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.replace_bare_answer(buf) {
+            return Poll::Ready(Ok(buf.len()));
+        }
         let cut = if failpoint::is_armed("replying") { CUT_BYTES.min(buf.len()) } else { buf.len() };
         let written = ready!(tokio::io::AsyncWrite::poll_write(Pin::new(&mut self.stream), cx, &buf[..cut]));
         failpoint::reach("replying");
@@ -218,8 +242,11 @@ impl Write for ClientSocket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
+        if self.replace_bare_answer(first) {
+            return Poll::Ready(Ok(first.len()));
+        }
         if failpoint::is_armed("replying") {
-            let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
             return self.poll_write(cx, first);
         }
         tokio::io::AsyncWrite::poll_write_vectored(Pin::new(&mut self.stream), cx, bufs)

@@ -63,6 +63,14 @@ pub enum Want {
     Fresh,
 }
 
+/// What was free.
+enum Taken<B> {
+    /// A connection.
+    Lease(Lease<B>),
+    /// A place for one.
+    Place,
+}
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum NoConnection {
@@ -168,23 +176,34 @@ where
     /// # Errors
     /// [`NoConnection`]; then nothing was sent.
     pub async fn lease(&self, want: Want) -> Result<Lease<B>, NoConnection> {
+        match self.take(want) {
+            Some(Taken::Lease(lease)) => Ok(lease),
+            Some(Taken::Place) => self.open().await,
+            None => self.wait(want).await,
+        }
+    }
+
+    async fn wait(&self, want: Want) -> Result<Lease<B>, NoConnection> {
         let deadline = Instant::now() + self.spec().connect_timeout;
+        let _waiting = Waiting::new(&self.upstream.waiting);
         loop {
-            if want == Want::Any
-                && let Some(lease) = self.reuse()
-            {
-                return Ok(lease);
-            }
-            if self.upstream.take_place() || self.upstream.take_over_idle() {
-                return self.open().await;
-            }
-            let _waiting = Waiting::new(&self.upstream.waiting);
+            // Listening before the look: what comes back between look and wait still rings.
             let mut freed = std::pin::pin!(self.upstream.freed.notified());
             freed.as_mut().enable();
-            if self.upstream.open.load(Ordering::Acquire) < self.spec().max_connections {
-                continue;
+            match self.take(want) {
+                Some(Taken::Lease(lease)) => return Ok(lease),
+                Some(Taken::Place) => return self.open().await,
+                None => timeout_at(deadline, freed).await.map_err(|_| NoConnection::Busy)?,
             }
-            timeout_at(deadline, freed).await.map_err(|_| NoConnection::Busy)?;
+        }
+    }
+
+    /// Takes what is free at this moment.
+    fn take(&self, want: Want) -> Option<Taken<B>> {
+        let reused = if want == Want::Any { self.reuse() } else { None };
+        match reused {
+            Some(lease) => Some(Taken::Lease(lease)),
+            None => (self.upstream.take_place() || self.upstream.take_over_idle()).then_some(Taken::Place),
         }
     }
 

@@ -62,8 +62,10 @@ fn a_held_answer_that_drips_ends_with_the_time_limit() {
     let proxy = Setup::new().upstream(|upstream| upstream.response_timeout = Duration::from_millis(400)).start();
     proxy.upstream.acts(Box::new(|_, stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n");
+        stream.set_read_timeout(Some(Duration::from_millis(50))).expect("a time limit");
         while stream.write_all(b"x").is_ok() {
-            std::thread::sleep(Duration::from_millis(50));
+            // The proxy sends nothing more: a pause, until it closes.
+            let _ = stream.read(&mut [0]);
         }
     }));
     let answer = proxy.post("/", KEY, "x");
@@ -164,4 +166,34 @@ fn statuses_that_leave_it_open_are_unknown_and_those_that_say_no_release() {
     assert_eq!(proxy.post("/", "idempotency-key: e\r\n", "x").one("idempotency-status"), "executed");
     let replay = proxy.post("/", "idempotency-key: e\r\n", "x");
     assert_eq!((replay.status(), replay.one("idempotency-status")), (500, "replayed"));
+}
+
+#[test]
+fn a_request_waits_for_a_connection_that_comes_back() {
+    let proxy = Setup::new()
+        .upstream(|upstream| {
+            upstream.max_connections = 1;
+            upstream.connect_timeout = Duration::from_secs(8);
+        })
+        .start();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    proxy.upstream.acts(Box::new(move |request, stream| {
+        if request.start_line().contains("/slow") {
+            released.recv().expect("the test releases");
+        }
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    }));
+    let mut streams: Vec<_> = (0..20).map(|_| proxy.connect()).collect();
+    for (n, stream) in streams.iter_mut().enumerate() {
+        let path = if n == 0 { "/slow" } else { "/" };
+        stream.write_all(post(path, "", "x").as_bytes()).expect("the proxy reads");
+        while n == 0 && proxy.upstream.count() == 0 {
+            std::thread::yield_now();
+        }
+    }
+    release.send(()).expect("the upstream waits");
+    for stream in &mut streams {
+        assert_eq!(read_message(stream, true).expect("an answer").status(), 200);
+    }
+    assert_eq!(proxy.upstream.count(), 20);
 }

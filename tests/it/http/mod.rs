@@ -2,7 +2,9 @@
 
 mod fields;
 mod forwarding;
+mod framing;
+mod http2;
 mod limits;
-mod raw;
+pub mod raw;
 mod replay;
 mod targets;

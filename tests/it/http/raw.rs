@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Message {
     pub head: String,
     pub body: Vec<u8>,
+    /// The lines behind the last chunk.
+    pub trailers: String,
 }
 
 impl Message {
@@ -80,7 +82,7 @@ pub fn read_message(stream: &mut impl Read, has_body: bool) -> Option<Message> {
             end => panic!("the message ended early ({end:?}): {}", String::from_utf8_lossy(&bytes)),
         }
     }
-    let mut message = Message { head: String::from_utf8_lossy(&bytes).into_owned(), body: Vec::new() };
+    let mut message = Message { head: String::from_utf8_lossy(&bytes).into_owned(), ..Message::default() };
     if !has_body || message.status() == 204 || message.status() == 304 {
         return Some(message);
     }
@@ -96,6 +98,7 @@ pub fn read_message(stream: &mut impl Read, has_body: bool) -> Option<Message> {
             stream.read_exact(&mut chunk).expect("a chunk");
             message.body.extend_from_slice(&chunk[..size]);
             if size == 0 {
+                message.trailers = trailers(stream, String::from_utf8_lossy(&chunk).into_owned());
                 return Some(message);
             }
         }
@@ -104,6 +107,16 @@ pub fn read_message(stream: &mut impl Read, has_body: bool) -> Option<Message> {
     message.body = vec![0; length];
     stream.read_exact(&mut message.body).expect("a body");
     Some(message)
+}
+
+/// Reads what is left of the trailers, of which the first two bytes have been read.
+fn trailers(stream: &mut impl Read, mut lines: String) -> String {
+    let mut byte = [0];
+    while lines != "\r\n" && !lines.ends_with("\r\n\r\n") {
+        stream.read_exact(&mut byte).expect("trailers");
+        lines.push(char::from(byte[0]));
+    }
+    lines
 }
 
 /// What the upstream does with one request.

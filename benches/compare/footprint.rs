@@ -1,0 +1,105 @@
+//! Resident memory: of connections, of requests in flight, of a long life.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use crate::Result;
+use crate::cores::Cores;
+use crate::load::{Length, Pace};
+use crate::message::{Head, Request};
+use crate::report::{Goal, Report};
+use crate::stage::{CONNECTIONS, Context, Server, Side, Stage, Store};
+
+const MANY: u64 = 1_000;
+/// Requests before the first look, so that what is made once is there.
+const WARM_UP_REQUESTS: u64 = 2_000;
+/// How many keys have been used at each look.
+const KEYS: [u64; 3] = [10_000, 100_000, 1_000_000];
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Idle,
+    InFlight,
+}
+
+pub fn connections(context: &Context, report: &mut Report) -> Result<()> {
+    let rows = [
+        (What::Idle, Side::unprotected(), "1,000 idle connections, onceproxy"),
+        (What::Idle, Side::nginx(), "1,000 idle connections, nginx"),
+        (What::InFlight, Side::unprotected(), "1,000 requests in flight, unprotected"),
+        (What::InFlight, Side::fresh(), "1,000 requests in flight, fresh keys on Redis"),
+        (What::InFlight, Side::nginx(), "1,000 requests in flight, nginx"),
+    ];
+    for (what, side, name) in rows {
+        let bytes = bytes_each(context, what, &side)?;
+        let shown = format!("{:.1} KiB each", bytes / 1024.0);
+        report.row(&format!("memory, {name}"), bytes, shown, Goal::Stated);
+    }
+    Ok(())
+}
+
+/// What one more connection or request takes, on a stage of its own: memory that was used once stays.
+fn bytes_each(context: &Context, what: What, side: &Side) -> Result<f64> {
+    let stage = Stage::new(context, Cores::Two, Store::Redis)?;
+    stage.measure(side, 2, Pace::Closed, Length::Requests(WARM_UP_REQUESTS))?;
+    let before = stage.process(side.server).resident_bytes()?;
+    let mut request = Request::new(&side.shape);
+    // Above all keys that runs use.
+    let keys = (1 << 60)..(1 << 60) + MANY;
+    if what == What::InFlight {
+        stage.upstream.hold();
+    }
+    let mut open = Vec::new();
+    for key in keys {
+        let mut socket = connect(stage.address(side.server))?;
+        socket.write_all(request.under(key))?;
+        if what == What::Idle {
+            read_answer(&mut socket)?;
+        }
+        open.push(socket);
+    }
+    if what == What::InFlight {
+        stage.upstream.wait_for_held(MANY)?;
+    }
+    let after = stage.process(side.server).resident_bytes()?;
+    drop(open);
+    Ok(after.saturating_sub(before) as f64 / MANY as f64)
+}
+
+pub fn keys(context: &Context, report: &mut Report) -> Result<()> {
+    let stage = Stage::new(context, Cores::Two, Store::Redis)?;
+    let mut used = 0;
+    let mut seen = Vec::new();
+    for count in KEYS {
+        stage.measure(&Side::fresh(), CONNECTIONS, Pace::Closed, Length::Requests(count - used))?;
+        used = count;
+        seen.push(stage.process(Server::Proxy).resident_bytes()? as f64 / f64::from(1 << 20));
+    }
+    let growth = seen[seen.len() - 1] / seen[0];
+    let shown: Vec<String> = seen.iter().map(|mib| format!("{mib:.1}")).collect();
+    let shown = format!("{growth:.2} ({} MiB)", shown.join(", "));
+    report.row("memory after 10^4, 10^5, 10^6 keys on Redis, last against first", growth, shown, Goal::AtMost(1.1));
+    Ok(())
+}
+
+fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
+fn read_answer(socket: &mut TcpStream) -> Result<()> {
+    let mut bytes = Vec::new();
+    loop {
+        let mut chunk = [0; 4096];
+        let count = socket.read(&mut chunk)?;
+        bytes.extend_from_slice(&chunk[..count]);
+        match Head::read(&bytes)? {
+            Some(head) if head.whole_bytes == bytes.len() => return Ok(()),
+            _ if count == 0 => return Err("a connection ended before its answer did".into()),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,31 @@
+# Names the recipes.
+default:
+    @{{just_executable()}} --list
+
+# All tests, as CI runs them.
+test:
+    ./test
+
+# Compares with nginx and writes docs/performance.md; takes about half an hour and wants an idle machine.
+bench *arguments:
+    cargo build --release
+    cargo bench --no-default-features --bench compare -- --keys --callgrind --write {{arguments}}
+
+# The same in a few minutes, without instructions and a million keys; writes nothing.
+bench-quick *arguments:
+    cargo build --release
+    cargo bench --no-default-features --bench compare -- --quick {{arguments}}
+
+# Kills proxies under load, so many times; the result belongs into docs/proof.md.
+kill-loop rounds="10000":
+    ONCEPROXY_KILLS={{rounds}} cargo nextest run --all-features --run-ignored all -E 'test(kill_loop)'
+
+fmt:
+    cargo fmt
+
+lint:
+    cargo fmt --check
+    cargo clippy --all-features --all-targets -- --deny warnings
+
+deny:
+    cargo deny check

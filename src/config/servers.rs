@@ -1,0 +1,142 @@
+//! The listeners and the logs.
+
+use std::net::SocketAddr;
+
+use super::diagnostic::{Diagnostic, Findings, Span};
+use super::file::{AdminFile, File, ListenerFile, LogFile};
+use super::load::Overrides;
+use super::secret::{Lookups, reveal};
+use super::section::{Given, Section};
+use super::sources::socket_address;
+use super::{AdminConfig, LogConfig, file_listener};
+use crate::proxy::listener::ListenerSpec;
+
+/// Reads an address from a flag or the environment.
+fn override_address(flag: &str, text: &Option<String>, findings: &mut Findings) -> Option<SocketAddr> {
+    socket_address(flag, text.as_deref()?).map_err(|wrong| findings.push(wrong)).ok()
+}
+
+/// The data listener.
+pub(super) fn listener(
+    given: Option<&Given<ListenerFile>>,
+    overrides: &Overrides,
+    findings: &mut Findings,
+) -> ListenerSpec {
+    let file = given.map(|given| given.value.clone()).unwrap_or_default();
+    let mut spec = file_listener();
+    if let Some(networks) = &file.trusted_proxies {
+        spec.trusted_proxies = networks.value.iter().map(|network| network.value).collect();
+    }
+    let times = [
+        (&file.header_timeout, &mut spec.header_timeout),
+        (&file.body_timeout, &mut spec.body_timeout),
+        (&file.idle_timeout, &mut spec.idle_timeout),
+        (&file.shutdown_grace, &mut spec.shutdown_grace),
+    ];
+    for (given, time) in times {
+        if let Some(given) = given {
+            *time = given.value.0;
+        }
+    }
+    if let Some(count) = &file.max_connections {
+        spec.max_connections = count.value.0 as usize;
+    }
+    if let Some(size) = &file.max_buffered {
+        spec.max_buffered_bytes = size.value.0 as usize;
+    }
+    let address = override_address("--listen", &overrides.listen, findings);
+    if let Some(address) = address.or(file.address.map(|address| address.value)) {
+        spec.address = address;
+    }
+    spec
+}
+
+/// The admin listener, if there is to be one.
+pub(super) fn admin(
+    given: Option<&Given<AdminFile>>,
+    overrides: &Overrides,
+    lookups: &Lookups<'_>,
+    findings: &mut Findings,
+) -> Option<AdminConfig> {
+    if given.is_none() && overrides.admin.is_none() {
+        return None;
+    }
+    let mut admin = AdminConfig::default();
+    let address = override_address("--admin", &overrides.admin, findings);
+    let written = given.and_then(|given| given.value.address.as_ref());
+    if let Some(address) = address.or(written.map(|address| address.value)) {
+        admin.address = address;
+    }
+    let token = given.and_then(|given| given.value.token.as_ref());
+    admin.token =
+        overrides.admin_token.clone().or_else(|| token.and_then(|token| reveal(token, "token", lookups, findings)));
+    let has_token = overrides.admin_token.is_some() || given.is_some_and(|given| given.value.has("token"));
+    if !admin.address.ip().is_loopback() && !has_token {
+        let wrong = format!("the admin address {} can be reached from outside, and there is no token", admin.address);
+        let place = written.filter(|_| overrides.admin.is_none()).map(Given::span);
+        findings.push(Diagnostic::error(wrong).at(place).help(r#"add token = { env = "ONCEPROXY_ADMIN_TOKEN" }"#));
+    }
+    Some(admin)
+}
+
+/// The logs.
+pub(super) fn log(given: Option<&Given<LogFile>>, overrides: &Overrides, findings: &mut Findings) -> LogConfig {
+    let file = given.map(|given| given.value.clone()).unwrap_or_default();
+    let mut log = LogConfig::default();
+    let place = file.level.as_ref().filter(|_| overrides.log.is_none()).map(Given::span);
+    if let Some(level) = overrides.log.clone().or(file.level.map(|level| level.value)) {
+        if let Err(wrong) = check_level(&level) {
+            findings.push(wrong.at(place));
+        }
+        log.level = level;
+    }
+    if let Some(format) = file.format {
+        log.format = format.value;
+    }
+    if let Some(access) = file.access {
+        log.access = access.value;
+    }
+    log
+}
+
+fn check_level(level: &str) -> Result<(), Diagnostic> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let wrong = || Diagnostic::error(format!("`level` is {level:?}, which is neither a level nor a filter"));
+    tracing_subscriber::EnvFilter::try_new(level).map_err(|_| wrong())?;
+    // A filter takes a bare word for a module, so that a misspelt level would turn the logs off in silence.
+    let bare = level
+        .split(',')
+        .map(str::trim)
+        .find(|part| !part.contains(['=', ':', '[']) && !LEVELS.iter().any(|known| part.eq_ignore_ascii_case(known)));
+    bare.map_or(Ok(()), |part| Err(wrong().suggest(part, LEVELS)))
+}
+
+/// The admin listener is never the data port.
+pub(super) fn check_addresses(
+    file: &File,
+    listener: &ListenerSpec,
+    admin: Option<&AdminConfig>,
+    overrides: &Overrides,
+    findings: &mut Findings,
+) {
+    let Some(admin) = admin else { return };
+    let (data, admin) = (listener.address, admin.address);
+    let same_host = data.ip() == admin.ip() || data.ip().is_unspecified() || admin.ip().is_unspecified();
+    if data.port() == 0 || data.port() != admin.port() || !same_host {
+        return;
+    }
+    let place = file.admin.as_ref().filter(|_| overrides.admin.is_none());
+    let place = place.and_then(|given| given.value.address.as_ref()).map(Given::span);
+    let other = listener_place(file, overrides);
+    let wrong = Diagnostic::error(format!("the admin listener has the data listener's port, {}", data.port()));
+    findings.push(match place {
+        Some(place) => wrong.at(place).and(other, "the data listener"),
+        None => wrong.at(other),
+    });
+}
+
+/// Where the data listener's address is given, if it comes from the file.
+pub(super) fn listener_place(file: &File, overrides: &Overrides) -> Option<Span> {
+    let listener = file.listener.as_ref().filter(|_| overrides.listen.is_none())?;
+    listener.value.address.as_ref().map(Given::span)
+}

@@ -1,0 +1,106 @@
+//! HTTP/2 by prior knowledge, in front of an HTTP/1.1 upstream.
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+use super::raw::Proxy;
+
+async fn connect(proxy: &Proxy) -> SendRequest<Full<Bytes>> {
+    let stream = TcpStream::connect(proxy.address).await.expect("the proxy accepts");
+    let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+    let (sender, connection) = handshake.expect("the proxy speaks HTTP/2");
+    tokio::spawn(connection);
+    sender
+}
+
+fn post(key: &str) -> Request<Full<Bytes>> {
+    Request::post("http://api/a?b").header("idempotency-key", key).body(Full::from("x")).expect("a request")
+}
+
+async fn whole(response: Response<hyper::body::Incoming>) -> Response<Bytes> {
+    let (parts, body) = response.into_parts();
+    Response::from_parts(parts, body.collect().await.expect("a whole body").to_bytes())
+}
+
+#[tokio::test]
+async fn a_key_takes_effect_once_over_many_streams() {
+    let proxy = Proxy::start();
+    proxy.upstream.answers("HTTP/1.1 201 Created\r\nx-a: 1\r\ncontent-length: 2\r\n\r\nok");
+    let mut sender = connect(&proxy).await;
+    let first = whole(sender.send_request(post("k")).await.expect("an answer")).await;
+    assert_eq!((first.status().as_u16(), first.body().as_ref()), (201, &b"ok"[..]));
+    assert_eq!(first.headers()["idempotency-status"], "executed");
+    let streams: Vec<_> = (0..20).map(|_| sender.send_request(post("k"))).collect();
+    for stream in streams {
+        let replay = whole(stream.await.expect("an answer")).await;
+        assert_eq!((replay.status().as_u16(), replay.body().as_ref()), (201, &b"ok"[..]));
+        assert_eq!(replay.headers()["idempotency-replayed"], "true");
+        assert!(!replay.headers().contains_key("connection"));
+    }
+    assert_eq!(proxy.upstream.count(), 1);
+    let request = proxy.upstream.last();
+    assert_eq!((request.start_line(), request.one("host")), ("POST /a?b HTTP/1.1", "api"));
+    assert!(request.one("via").starts_with("2 onceproxy-"), "{}", request.head);
+}
+
+#[tokio::test]
+async fn a_host_that_differs_from_the_authority_is_refused_h11() {
+    let proxy = Proxy::start();
+    let mut sender = connect(&proxy).await;
+    let mut request = post("k");
+    request.headers_mut().insert("host", HeaderValue::from_static("other"));
+    let answer = whole(sender.send_request(request).await.expect("an answer")).await;
+    assert_eq!(answer.status(), 400);
+    assert_eq!(answer.headers()["idempotency-outcome"], "not-executed");
+    assert_eq!(proxy.upstream.count(), 0);
+}
+
+#[tokio::test]
+async fn cookie_crumbs_are_one_line_upstream_and_one_scope_h29() {
+    let proxy = Proxy::start();
+    let mut sender = connect(&proxy).await;
+    let mut crumbs = post("k");
+    crumbs.headers_mut().append("cookie", HeaderValue::from_static("a=1"));
+    crumbs.headers_mut().append("cookie", HeaderValue::from_static("b=2"));
+    let first = whole(sender.send_request(crumbs).await.expect("an answer")).await;
+    assert_eq!(first.headers()["idempotency-status"], "executed");
+    assert_eq!(proxy.upstream.last().one("cookie"), "a=1; b=2");
+    let mut joined = post("k");
+    joined.headers_mut().append("cookie", HeaderValue::from_static("a=1; b=2"));
+    let second = whole(sender.send_request(joined).await.expect("an answer")).await;
+    assert_eq!(second.headers()["idempotency-status"], "replayed");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_still_records_h31() {
+    let proxy = Proxy::start();
+    let (asked, was_asked) = std::sync::mpsc::channel();
+    let (answer, may_answer) = std::sync::mpsc::channel::<()>();
+    proxy.upstream.acts(Box::new(move |_, stream| {
+        asked.send(()).expect("the test waits");
+        may_answer.recv().expect("the test answers");
+        std::io::Write::write_all(stream, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+            .expect("the proxy listens");
+    }));
+    let mut sender = connect(&proxy).await;
+    let stream = tokio::spawn(sender.send_request(post("k")));
+    tokio::task::spawn_blocking(move || was_asked.recv()).await.expect("a thread").expect("the upstream was asked");
+    stream.abort();
+    answer.send(()).expect("the upstream waits");
+    let replayed = async {
+        loop {
+            let next = whole(sender.send_request(post("k")).await.expect("an answer")).await;
+            if next.status() == 200 {
+                return next;
+            }
+            assert_eq!(next.status(), 409);
+        }
+    };
+    let replay = tokio::time::timeout(std::time::Duration::from_secs(5), replayed).await.expect("it was recorded");
+    assert_eq!(replay.headers()["idempotency-replayed"], "true");
+    assert_eq!(proxy.upstream.count(), 1);
+}
