@@ -408,8 +408,9 @@ mod tests {
         let find = |pointer: &str, text: &str| Pointer::parse(pointer).expect("a good pointer").scalar(text.as_bytes());
         assert_eq!(find("/a/0", r#"{"a":["k"]}"#), Some(Scalar::String("k".into())));
         assert_eq!(find("/id", r#"{"id":12345678901234567890}"#), Some(Scalar::Number("12345678901234567890".into())));
-        assert_eq!(find("/id", r#"{"id":true}"#), None);
-        assert_eq!(find("/id", r#"{"id":{}}"#), None);
+        assert_eq!(find("/id", r#"{"id":true}"#), Some(Scalar::Other));
+        assert_eq!(find("/id", r#"{"id":{}}"#), Some(Scalar::Other));
+        assert_eq!(find("/id", r#"{"id":null}"#), None);
         assert_eq!(find("/a/00", r#"{"a":["k"]}"#), None);
     }
 }
