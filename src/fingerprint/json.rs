@@ -11,6 +11,14 @@ pub const MAX_DEPTH: usize = 128;
 
 /// A place in a document that does not count: an RFC 6901 pointer in which `*` stands for every element of an array
 /// or member of an object.
+///
+/// ```
+/// use onceproxy::fingerprint::json::{Pointer, canonical};
+///
+/// let omit = [Pointer::parse("/items/*/trace").expect("it begins with a slash")];
+/// let body = br#"{"n": 1.0, "items": [{"trace": "a", "id": 7}]}"#;
+/// assert_eq!(canonical(body, &omit).as_deref(), Some(&br#"{"items":[{"id":7}],"n":1.0}"#[..]));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pointer(Vec<String>);
 

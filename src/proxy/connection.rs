@@ -49,7 +49,7 @@ pub(super) async fn serve(
     };
     let activity = Arc::new(Activity::default());
     let peer = Peer::new(address, &spec.trusted_proxies);
-    let connection = Arc::new(Connection { gateway, peer, activity: activity.clone() });
+    let connection = Arc::new(Connection::new(gateway, peer, activity.clone()));
     let service = service_fn(move |request| connection.clone().answer(request));
     let socket = ClientSocket::new(stream, front, activity, protocol, clocks, deadline);
     let ended = match protocol {

@@ -43,7 +43,7 @@ enum Failure {
     /// The response's head did not come in time.
     Timeout,
     /// The connection failed.
-    Broken(TrySendError<Request<Sent>>),
+    Broken(Box<TrySendError<Request<Sent>>>),
 }
 
 impl Forward {
@@ -158,7 +158,7 @@ async fn head(lease: &mut Lease<Sent>, request: Request<Sent>, limit: Duration) 
     let traffic = lease.traffic();
     loop {
         match timeout_at(deadline, answer.as_mut()).await {
-            Ok(answer) => return answer.map_err(Failure::Broken),
+            Ok(answer) => return answer.map_err(|error| Failure::Broken(Box::new(error))),
             // The client's own time limit ends this.
             Err(_) if progress.waits_for_client() => deadline = Instant::now() + limit,
             Err(_) => {

@@ -62,8 +62,10 @@ fn a_held_answer_that_drips_ends_with_the_time_limit() {
     let proxy = Setup::new().upstream(|upstream| upstream.response_timeout = Duration::from_millis(400)).start();
     proxy.upstream.acts(Box::new(|_, stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n");
+        stream.set_read_timeout(Some(Duration::from_millis(50))).expect("a time limit");
         while stream.write_all(b"x").is_ok() {
-            std::thread::sleep(Duration::from_millis(50));
+            // The proxy sends nothing more: a pause, until it closes.
+            let _ = stream.read(&mut [0]);
         }
     }));
     let answer = proxy.post("/", KEY, "x");
