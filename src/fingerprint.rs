@@ -48,6 +48,15 @@ impl fmt::Debug for Fingerprint {
 ///
 /// Each part goes in with its length, so that no two different requests make the same input. The body's chunk borders
 /// do not matter.
+///
+/// ```
+/// use onceproxy::{Fingerprint, FingerprintBuilder};
+///
+/// let mut builder = FingerprintBuilder::new();
+/// builder.body(b"char");
+/// builder.body(b"ge");
+/// assert_eq!(builder.finish(), Fingerprint::of("charge"));
+/// ```
 pub struct FingerprintBuilder {
     parts: Sha256,
     body: Sha256,

@@ -23,6 +23,13 @@ pub const MAX_KEY_LENGTH: usize = 255;
 pub struct Key(Box<str>);
 
 /// Which spellings of a key a policy accepts.
+///
+/// ```
+/// use onceproxy::{Key, KeyError, KeySyntax};
+///
+/// assert_eq!(Key::parse_as(b"abc", KeySyntax::Structured, 255), Err(KeyError::NotStructured));
+/// assert_eq!(Key::parse_as(b"abc", KeySyntax::Uuid, 255), Err(KeyError::NotUuid));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KeySyntax {
     /// Quoted or bare.

@@ -117,6 +117,31 @@ pub enum OnUnknown {
 }
 
 /// What the store holds under scope and key.
+///
+/// ```
+/// use onceproxy::record::{Record, State, Version};
+/// # use bytes::Bytes;
+/// # use onceproxy::{Fingerprint, OnUnknown};
+/// # use std::time::Duration;
+/// # let record = Record {
+/// #     state: State::Completed,
+/// #     attempt: 1,
+/// #     on_unknown: OnUnknown::Hold,
+/// #     lease: Duration::from_secs(30),
+/// #     keep: Duration::from_secs(60),
+/// #     grace: Duration::ZERO,
+/// #     fingerprint: Fingerprint::of("charge"),
+/// #     route: "pay".into(),
+/// #     status: 201,
+/// #     reason: "".into(),
+/// #     outcome: Bytes::from("receipt 7"),
+/// # };
+/// let version = Version::random();
+/// let mut bytes = record.encode(&version);
+/// assert_eq!(Record::decode(&bytes), Ok((version, record)));
+/// bytes.truncate(bytes.len() - 1);
+/// assert!(Record::decode(&bytes).is_err());
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record {
     /// How far the execution has come.

@@ -66,6 +66,15 @@ pub(crate) fn add_part(hash: &mut Sha256, name: &str, value: &[u8]) {
 /// The name of a record: a SHA-256 of scope and key, 64 hexadecimal digits in text.
 ///
 /// `Debug` prints the first 12 digits, which is how logs name a record; `Display` prints all of them.
+///
+/// ```
+/// use onceproxy::{Key, RecordId, Scope};
+///
+/// let id = RecordId::new(&Scope::new("payments"), &Key::parse("42")?);
+/// assert_eq!(id.to_string().parse(), Ok(id));
+/// assert!(id.to_string().starts_with(&id.prefix().to_string()));
+/// # Ok::<(), onceproxy::KeyError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordId([u8; 32]);
 

@@ -22,6 +22,25 @@ pub const IDEMPOTENCY_OUTCOME: HeaderName = HeaderName::from_static("idempotency
 pub const NOT_EXECUTED: &str = "not-executed";
 
 /// The claim under which a handler runs; found in the request's extensions.
+///
+/// ```
+/// use axum::{Extension, Router, body::Body, http::Request, routing::post};
+/// use onceproxy::stores::memory::MemoryStore;
+/// use onceproxy::{Attempt, IdempotencyLayer, Ledger};
+/// use tower::ServiceExt;
+///
+/// async fn pay(Extension(attempt): Extension<Attempt>) -> String {
+///     format!("attempt {} of {}", attempt.number(), attempt.key().as_str())
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let layer = IdempotencyLayer::new(Ledger::new(MemoryStore::new()));
+/// let app: Router = Router::new().route("/", post(pay).layer(layer));
+/// let response = app.oneshot(Request::post("/").header("idempotency-key", "42").body(Body::empty())?).await?;
+/// assert_eq!(axum::body::to_bytes(response.into_body(), 64).await?, "attempt 1 of 42");
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Attempt {
     pub(crate) key: Key,
@@ -71,6 +90,25 @@ impl fmt::Debug for Attempt {
 }
 
 /// What a handler knows better than its status says; it goes into the response's extensions.
+///
+/// ```
+/// use axum::{Extension, Router, body::Body, http::Request, routing::post};
+/// use onceproxy::stores::memory::MemoryStore;
+/// use onceproxy::{Disposition, IdempotencyLayer, Ledger};
+/// use tower::ServiceExt;
+///
+/// async fn pay() -> (Extension<Disposition>, &'static str) {
+///     (Extension(Disposition::NotExecuted), "the till is closed")
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let layer = IdempotencyLayer::new(Ledger::new(MemoryStore::new()));
+/// let app: Router = Router::new().route("/", post(pay).layer(layer));
+/// let response = app.oneshot(Request::post("/").header("idempotency-key", "42").body(Body::empty())?).await?;
+/// assert_eq!(response.headers()["idempotency-status"], "released");
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disposition {
     /// Nothing was executed, and that is proven: the key is given back.

@@ -5,6 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A number of bytes that all holders of buffers share. Clones share the same bytes.
+///
+/// ```
+/// use onceproxy::http::budget::Budget;
+///
+/// let budget = Budget::new(10);
+/// let held = budget.reserve(6).expect("there is room");
+/// assert!(budget.reserve(6).is_none());
+/// drop(held);
+/// assert!(budget.reserve(6).is_some());
+/// ```
 #[derive(Clone)]
 pub struct Budget {
     free: Arc<AtomicUsize>,

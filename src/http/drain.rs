@@ -6,6 +6,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Notify, watch};
 
 /// Counts what is under way, and tells it when there is no more time. Clones share everything.
+///
+/// ```
+/// use onceproxy::http::drain::Drain;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let drain = Drain::new();
+/// let running = drain.begin();
+/// assert_eq!(drain.running(), 1);
+/// drop(running);
+/// drain.idle().await;
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Drain {
     shared: Arc<Shared>,

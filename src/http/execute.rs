@@ -40,7 +40,7 @@ pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// One protected request and the service that is to answer it.
 pub(super) struct Execution<S> {
-    settings: Settings,
+    settings: Arc<Settings>,
     inner: S,
     report: Report,
 }
@@ -55,7 +55,7 @@ struct Keyed {
 }
 
 impl<S> Execution<S> {
-    pub(super) fn new(settings: Settings, inner: S) -> Execution<S> {
+    pub(super) fn new(settings: Arc<Settings>, inner: S) -> Execution<S> {
         let report = Report { outcome: "", record: None, waited: false, store_time: Duration::ZERO };
         Execution { settings, inner, report }
     }
@@ -194,7 +194,7 @@ impl<S> Execution<S> {
     }
 
     async fn begin(&mut self, keyed: &Keyed) -> Result<Begun, StoreError> {
-        let Settings { ledger, policy, .. } = &self.settings;
+        let Settings { ledger, policy, .. } = &*self.settings;
         let terms = &policy.terms;
         let began = Instant::now();
         let mut begun = ledger.begin_at_once(&keyed.id, keyed.fingerprint, terms).await;

@@ -89,7 +89,8 @@ impl IdempotencyLayer {
         self
     }
 
-    /// Tells of every observed request what would have become of it.
+    /// Tells of every observed request what would have become of it, when that is known: after the answer's head, or
+    /// at once where it would not have been executed.
     #[must_use]
     pub fn on_observed(mut self, observer: impl Fn(&Observation) + Send + Sync + 'static) -> IdempotencyLayer {
         self.settings.observer = Some(Arc::new(observer));
@@ -101,6 +102,6 @@ impl<S> Layer<S> for IdempotencyLayer {
     type Service = Idempotency<S>;
 
     fn layer(&self, inner: S) -> Idempotency<S> {
-        Idempotency::new(inner, self.settings.clone())
+        Idempotency::new(inner, Arc::new(self.settings.clone()))
     }
 }

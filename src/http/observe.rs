@@ -51,7 +51,7 @@ enum Seen {
 
 /// Forwards a request of an observed route. A request without a key, where none is needed, is not observed.
 pub(super) async fn observe<S, B, R>(
-    settings: Settings,
+    settings: Arc<Settings>,
     mut inner: S,
     parts: Parts,
     body: B,
@@ -138,7 +138,7 @@ where
 }
 
 /// Keeps the record of an observed request beside its forwarding, which does not wait for it.
-async fn watch(settings: Settings, id: RecordId, fingerprint: Fingerprint, ended: oneshot::Receiver<(Word, u16)>) {
+async fn watch(settings: Arc<Settings>, id: RecordId, fingerprint: Fingerprint, ended: oneshot::Receiver<(Word, u16)>) {
     let terms = Terms { wait: None, ..settings.policy.terms.clone() };
     let claim = match settings.ledger.begin(&id, fingerprint, &terms).await {
         Ok(Begun::Execute(claim)) => claim,

@@ -75,6 +75,16 @@ pub enum Mode {
 }
 
 /// Which methods are protected. Safe methods (RFC 9110 section 9.2.1) never are.
+///
+/// ```
+/// use http::Method;
+/// use onceproxy::http::policy::Methods;
+///
+/// assert!(Methods::default().protect(&Method::POST));
+/// assert!(!Methods::default().protect(&Method::DELETE));
+/// assert!(Methods::AllUnsafe.protect(&Method::DELETE));
+/// assert!(!Methods::AllUnsafe.protect(&Method::GET));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Methods {
     /// These.
@@ -180,6 +190,15 @@ pub enum StoreDown {
 }
 
 /// A set of status codes from 100 to 999.
+///
+/// ```
+/// use http::StatusCode;
+/// use onceproxy::http::policy::StatusSet;
+///
+/// let statuses = StatusSet::new([503, 429]);
+/// assert!(statuses.contains(StatusCode::TOO_MANY_REQUESTS));
+/// assert!(!statuses.contains(StatusCode::OK));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StatusSet(Vec<u16>);
 
@@ -286,6 +305,9 @@ impl Policy {
     }
 
     /// Names the namespace in which keys are unique.
+    ///
+    /// Stacks that serve different things over one ledger need different ones. The path tells them apart only as far
+    /// as the layer sees it: a router that nests another hands it a path without the prefix.
     #[must_use]
     pub fn namespace(mut self, namespace: &str) -> Policy {
         self.namespace = Arc::from(namespace);

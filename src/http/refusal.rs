@@ -17,6 +17,15 @@ use crate::key::KeyError;
 pub const BACK_OFF: Duration = Duration::from_secs(1);
 
 /// Why a request gets no answer from the service behind.
+///
+/// ```
+/// use onceproxy::http::refusal::Refusal;
+///
+/// let response = Refusal::KeyMissing.into_response(None);
+/// assert_eq!(response.status(), 400);
+/// assert_eq!(response.headers()["content-type"], "application/problem+json");
+/// assert_eq!(response.headers()["idempotency-outcome"], "not-executed");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -55,7 +56,7 @@ type Held<R, E> = Pin<Box<dyn Future<Output = Result<Response<ResponseBody<R>>, 
 #[derive(Debug, Clone)]
 pub struct Idempotency<S> {
     inner: S,
-    settings: Settings,
+    settings: Arc<Settings>,
 }
 
 pin_project! {
@@ -80,7 +81,7 @@ pin_project! {
 }
 
 impl<S> Idempotency<S> {
-    pub(super) fn new(inner: S, settings: Settings) -> Idempotency<S> {
+    pub(super) fn new(inner: S, settings: Arc<Settings>) -> Idempotency<S> {
         Idempotency { inner, settings }
     }
 }

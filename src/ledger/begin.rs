@@ -30,6 +30,7 @@ const LAST_LOOK: Duration = Duration::from_secs(1);
 /// The pause before a reserve is repeated of which the answer was lost.
 const REPEAT: Duration = Duration::from_millis(5);
 /// How long an owner that lost its key waits for the one that has it, where the terms do not say.
+#[cfg(feature = "http")]
 const FOLLOW: Duration = Duration::from_secs(10);
 
 impl Ledger {
@@ -111,6 +112,7 @@ impl Ledger {
     }
 
     /// What is under a key for an owner that lost it. Waits, never takes the key.
+    #[cfg(feature = "http")]
     pub(crate) async fn follow(&self, id: &RecordId, fingerprint: Fingerprint, terms: &Terms) -> Begun {
         let busy = Begun::InFlight { retry_after: LAST_LOOK };
         let deadline = Instant::now() + terms.wait.unwrap_or(FOLLOW);

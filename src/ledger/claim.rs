@@ -17,6 +17,22 @@ use crate::scope::RecordId;
 ///
 /// A claim that is dropped without a word is recorded as unknown, with the reason `dropped`: whoever held it may have
 /// executed.
+///
+/// ```
+/// use onceproxy::stores::memory::MemoryStore;
+/// use onceproxy::{Begun, Fingerprint, Key, Ledger, RecordId, Recorded, Scope, Terms};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let ledger = Ledger::new(MemoryStore::new());
+/// let id = RecordId::new(&Scope::new("jobs"), &Key::parse("job-1")?);
+/// let begun = ledger.begin(&id, Fingerprint::of("charge"), &Terms::default()).await?;
+/// let Begun::Execute(claim) = begun else { panic!("nobody else is here") };
+/// assert!(claim.holds());
+/// assert_eq!(claim.attempt(), 1);
+/// assert_eq!(claim.complete("receipt 7").await?, Recorded::Yes);
+/// # Ok(()) }
+/// ```
 #[must_use = "a claim that is dropped leaves its key unknown"]
 pub struct Claim {
     id: RecordId,

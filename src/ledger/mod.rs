@@ -42,6 +42,24 @@ use crate::ledger::waiters::Waiters;
 pub const DEFAULT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The protocol over a store. Clones share everything.
+///
+/// ```
+/// use onceproxy::stores::memory::MemoryStore;
+/// use onceproxy::{Begun, Fingerprint, Key, Ledger, RecordId, Scope, Terms};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let ledger = Ledger::new(MemoryStore::new());
+/// let id = RecordId::new(&Scope::new("jobs"), &Key::parse("job-1")?);
+/// let first = ledger.begin(&id, Fingerprint::of("charge 100"), &Terms::default()).await?;
+/// assert!(matches!(first, Begun::Execute(_)));
+/// // While that claim is held:
+/// let same = ledger.begin(&id, Fingerprint::of("charge 100"), &Terms::default()).await?;
+/// let other = ledger.begin(&id, Fingerprint::of("charge 900"), &Terms::default()).await?;
+/// assert!(matches!(same, Begun::InFlight { .. }));
+/// assert!(matches!(other, Begun::Mismatch));
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Ledger {
     store: Arc<dyn Store>,

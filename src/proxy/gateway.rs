@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -91,6 +91,7 @@ pub(super) struct Connection {
     pub(super) gateway: Arc<Gateway>,
     pub(super) peer: Peer,
     pub(super) activity: Arc<Activity>,
+    last_host: Mutex<Option<Arc<EffectiveHost>>>,
 }
 
 impl Gateway {
@@ -152,6 +153,10 @@ enum Way {
 }
 
 impl Connection {
+    pub(super) fn new(gateway: Arc<Gateway>, peer: Peer, activity: Arc<Activity>) -> Connection {
+        Connection { gateway, peer, activity, last_host: Mutex::default() }
+    }
+
     /// Answers one request.
     pub(super) async fn answer(
         self: Arc<Connection>,
@@ -205,6 +210,25 @@ impl Connection {
         Ok(response.map(|body| ReplyBody { body, _active: active }))
     }
 
+    /// The host of a request. A client mostly asks for the same one again, which was checked before.
+    fn host(&self, parts: &Parts) -> Result<Option<Arc<EffectiveHost>>, Refusal> {
+        let mut lines = parts.headers.get_all(HOST).iter();
+        let asked = match (lines.next(), lines.next(), parts.uri.authority()) {
+            (Some(value), None, None) => Some(value),
+            _ => None,
+        };
+        // Nothing panics while it is held.
+        let mut last = self.last_host.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(value), Some(host)) = (asked, &*last)
+            && host.value == value
+        {
+            return Ok(Some(host.clone()));
+        }
+        let host = effective_host(parts, &self.peer)?.map(Arc::new);
+        last.clone_from(&host);
+        Ok(host)
+    }
+
     /// Looks at a request's head, finds its route, and makes its fields into those for the upstream.
     fn way(&self, parts: &mut Parts) -> Result<Way, Refusal> {
         let gateway = &*self.gateway;
@@ -212,11 +236,12 @@ impl Connection {
             return Err(Refusal::MethodNotAllowed(ALLOWED));
         }
         check_coding(&parts.headers)?;
-        if parts.method == Method::OPTIONS && ends_here(parts)? {
+        if parts.method == Method::OPTIONS && ends_here(parts, &self.peer)? {
             return Ok(Way::OptionsHere);
         }
-        let host = effective_host(parts)?;
-        let name = host.as_ref().map(|host| host.name.as_str());
+        let host = self.host(parts)?;
+        let host = host.as_deref();
+        let name = host.map(|host| host.name.as_str());
         let path = parts.uri.path();
         if !path.starts_with('/') {
             return Err(Refusal::BadRequest("The request's target is not a path.".into()));
@@ -234,23 +259,23 @@ impl Connection {
         {
             parts.extensions.insert(params);
         }
-        prepare_request(&mut parts.headers, parts.version, &self.peer, host.as_ref(), &gateway.via)?;
+        prepare_request(&mut parts.headers, parts.version, &self.peer, host, &gateway.via)?;
         set_target(parts, host);
         Ok(Way::Route(route))
     }
 }
 
 /// Whether an OPTIONS is for this proxy itself, and one hop less where it is not (RFC 9110 section 7.6.2).
-fn ends_here(parts: &mut Parts) -> Result<bool, Refusal> {
+fn ends_here(parts: &mut Parts, peer: &Peer) -> Result<bool, Refusal> {
     if parts.uri.path() == "*" {
-        effective_host(parts)?;
+        effective_host(parts, peer)?;
         return Ok(true);
     }
     let Some(hops) = parts.headers.get(MAX_FORWARDS) else { return Ok(false) };
     let hops = hops.to_str().ok().and_then(|hops| hops.trim().parse::<u32>().ok());
     match hops {
         Some(0) => {
-            effective_host(parts)?;
+            effective_host(parts, peer)?;
             Ok(true)
         }
         Some(hops) => {
@@ -262,13 +287,13 @@ fn ends_here(parts: &mut Parts) -> Result<bool, Refusal> {
 }
 
 /// The origin form, with the host in `Host` (RFC 9112 section 3.2.1).
-fn set_target(parts: &mut Parts, host: Option<EffectiveHost>) {
+fn set_target(parts: &mut Parts, host: Option<&EffectiveHost>) {
     if parts.uri.authority().is_some() {
         let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         parts.uri = Uri::from(target);
     }
     if let Some(host) = host {
-        parts.headers.insert(HOST, host.value);
+        parts.headers.insert(HOST, host.value.clone());
     }
 }
 

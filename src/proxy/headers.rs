@@ -42,6 +42,8 @@ pub struct EffectiveHost {
     pub value: HeaderValue,
     /// In lower case, without the port.
     pub name: String,
+    /// The element of `Forwarded` that tells of this host and of the connection's peer.
+    forwarded: HeaderValue,
 }
 
 impl Peer {
@@ -154,7 +156,10 @@ pub fn join_cookies(headers: &mut HeaderMap) {
 /// `X-Forwarded-*` and `Forwarded` (RFC 7239; H5): what a trusted peer says is kept and gets its own address behind
 /// it, what others say is replaced.
 fn write_forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&EffectiveHost>) {
-    let element = forwarded_element(peer.address.ip().to_canonical(), host);
+    let element = match host {
+        Some(host) => host.forwarded.clone(),
+        None => forwarded_element(peer.address.ip(), None),
+    };
     if peer.trusted {
         append_to_list(headers, X_FORWARDED_FOR, &peer.forwarded_for);
         append_to_list(headers, FORWARDED, &element);
@@ -175,12 +180,12 @@ fn write_forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&Effective
     }
 }
 
-fn forwarded_element(ip: IpAddr, host: Option<&EffectiveHost>) -> HeaderValue {
-    let mut text = match ip {
+fn forwarded_element(ip: IpAddr, host: Option<&str>) -> HeaderValue {
+    let mut text = match ip.to_canonical() {
         IpAddr::V4(ip) => format!("for={ip}"),
         IpAddr::V6(ip) => format!("for=\"[{ip}]\""),
     };
-    if let Some(host) = host.and_then(|host| host.value.to_str().ok()) {
+    if let Some(host) = host {
         text.push_str(";host=\"");
         text.push_str(host);
         text.push('"');
@@ -209,14 +214,14 @@ pub fn check_coding(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// Finds the host of a request, and refuses what RFC 9112 section 3.2 and RFC 9113 section 8.3.1 refuse (H9 to H11).
-pub fn effective_host(parts: &http::request::Parts) -> Result<Option<EffectiveHost>, Refusal> {
+pub fn effective_host(parts: &http::request::Parts, peer: &Peer) -> Result<Option<EffectiveHost>, Refusal> {
     let bad = |text: &'static str| Refusal::BadRequest(text.into());
     let mut lines = parts.headers.get_all(HOST).iter();
     let line = lines.next();
     if lines.next().is_some() {
         return Err(bad("The request has more than one Host."));
     }
-    let host = line.map(checked_host).transpose()?;
+    let host = line.map(|line| checked_host(line, peer)).transpose()?;
     let Some(authority) = parts.uri.authority() else {
         return match (host, parts.version) {
             (Some(host), _) => Ok(Some(host)),
@@ -225,7 +230,7 @@ pub fn effective_host(parts: &http::request::Parts) -> Result<Option<EffectiveHo
         };
     };
     let value = HeaderValue::try_from(authority.as_str()).map_err(|_| bad("The target's host is not one."))?;
-    let target = checked_host(&value)?;
+    let target = checked_host(&value, peer)?;
     match (parts.version, host) {
         (http::Version::HTTP_2, Some(host)) if !host.value.as_bytes().eq_ignore_ascii_case(target.value.as_bytes()) => {
             Err(bad("Host and :authority differ."))
@@ -235,7 +240,7 @@ pub fn effective_host(parts: &http::request::Parts) -> Result<Option<EffectiveHo
     }
 }
 
-fn checked_host(value: &HeaderValue) -> Result<EffectiveHost, Refusal> {
+fn checked_host(value: &HeaderValue, peer: &Peer) -> Result<EffectiveHost, Refusal> {
     let bad = || Refusal::BadRequest("The request's Host is not a host.".into());
     let authority = Authority::try_from(value.as_bytes()).map_err(|_| bad())?;
     let name = authority.host();
@@ -249,7 +254,8 @@ fn checked_host(value: &HeaderValue) -> Result<EffectiveHost, Refusal> {
     if name.is_empty() || !port_is_good || !characters_are_good {
         return Err(bad());
     }
-    Ok(EffectiveHost { value: value.clone(), name: name.to_ascii_lowercase() })
+    let forwarded = forwarded_element(peer.address.ip(), Some(authority.as_str()));
+    Ok(EffectiveHost { value: value.clone(), name: name.to_ascii_lowercase(), forwarded })
 }
 
 #[cfg(test)]
@@ -264,8 +270,12 @@ mod tests {
         headers
     }
 
+    fn peer(trusted: &[IpNet]) -> Peer {
+        Peer::new("192.0.2.7:80".parse().expect("an address"), trusted)
+    }
+
     fn host(name: &str) -> EffectiveHost {
-        checked_host(&HeaderValue::from_str(name).expect("a value")).expect("a host")
+        checked_host(&HeaderValue::from_str(name).expect("a value"), &peer(&[])).expect("a host")
     }
 
     #[test]
@@ -299,7 +309,7 @@ mod tests {
     #[test]
     fn our_own_via_is_a_loop_and_another_ones_is_not_h4() {
         let via = Via::named("onceproxy-1234");
-        let peer = Peer::new(SocketAddr::from(([192, 0, 2, 1], 1)), &[]);
+        let peer = peer(&[]);
         let run = |line| {
             let mut fields = headers(&[("via", line)]);
             prepare_request(&mut fields, http::Version::HTTP_11, &peer, None, &via).map(|()| fields)
@@ -320,8 +330,7 @@ mod tests {
         ];
         let run = |trusted: &[IpNet]| {
             let mut fields = headers(&sent);
-            let peer = Peer::new("192.0.2.7:80".parse().expect("an address"), trusted);
-            write_forwarded(&mut fields, &peer, Some(&host("inner:8080")));
+            write_forwarded(&mut fields, &peer(trusted), Some(&host("inner:8080")));
             fields
         };
         let trusted = run(&[network]);
@@ -347,10 +356,10 @@ mod tests {
     fn hosts_that_are_not_are_refused_h10() {
         for bad in ["", "a b", "user@host", "host:port", "host:99999", "a/b", "a\"b", "a,b"] {
             let value = HeaderValue::from_str(bad).expect("a value");
-            assert!(checked_host(&value).is_err(), "{bad:?}");
+            assert!(checked_host(&value, &peer(&[])).is_err(), "{bad:?}");
         }
         for good in ["h", "H:80", "[::1]:80", "192.0.2.1", "h:"] {
-            assert!(checked_host(&HeaderValue::from_str(good).expect("a value")).is_ok(), "{good:?}");
+            assert!(checked_host(&HeaderValue::from_str(good).expect("a value"), &peer(&[])).is_ok(), "{good:?}");
         }
         assert_eq!(host("API.Example:80").name, "api.example");
     }

@@ -24,6 +24,14 @@ const SWEEP: usize = 256;
 const NOTICES: usize = 1024;
 
 /// How much a [`MemoryStore`] holds.
+///
+/// ```
+/// use onceproxy::stores::memory::{Limits, MemoryStore};
+///
+/// let small = MemoryStore::with_limits(Limits { max_entries: 1000, ..Limits::default() });
+/// # drop(small);
+/// assert_eq!(Limits::default().max_entries, 1_000_000);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Records.

@@ -7,7 +7,6 @@ use http_body_util::BodyExt;
 use onceproxy::http::budget::Budget;
 use onceproxy::stores::memory::MemoryStore;
 use onceproxy::{Ledger, Policy, State};
-use tower::ServiceExt;
 
 use crate::layer::stand::{Effect, Stand, always, charge, counting, endless, frames, full};
 use crate::layer::wire::next_chunk;
@@ -102,7 +101,7 @@ async fn events_are_streamed_and_recorded_as_not_stored_before_the_first() {
         let stand = Stand::new(Policy::required(), move |_| async move {
             Ok(Response::builder().header("content-type", kind).body(endless(b"data: 1\n\n")).expect("a response"))
         });
-        let response = stand.service.clone().oneshot(charge("k", "100")).await.expect("an answer");
+        let response = stand.begin(charge("k", "100")).await.expect("an answer");
         assert_eq!(response.headers()["idempotency-status"], "executed");
         // Recorded already, although nobody has read a byte.
         assert_eq!(stand.record().await.state, State::Completed);
@@ -118,7 +117,7 @@ async fn a_large_answer_that_breaks_off_is_seen_to_break_off() {
     let stand = Stand::new(small_response(), |_| async {
         Ok(Response::new(frames(vec![Ok(Frame::data(Bytes::from_static(b"12345"))), Err("cut".into())])))
     });
-    let response = stand.service.clone().oneshot(charge("k", "100")).await.expect("an answer");
+    let response = stand.begin(charge("k", "100")).await.expect("an answer");
     assert_eq!(response.headers()["idempotency-status"], "executed");
     response.into_body().collect().await.expect_err("the cut is passed on");
     stand.send(charge("k", "100")).await.is_refusal(409, "response-not-stored", Effect::Perhaps);

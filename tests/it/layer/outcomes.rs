@@ -216,7 +216,7 @@ async fn the_handler_sees_its_attempt() {
 async fn the_route_is_in_the_record_and_the_report_in_the_answer() {
     let stand = Stand::new(Policy::required().route("pay"), counting());
     let report = async |request: Request<_>| {
-        let response = stand.service.clone().oneshot(request).await.expect("an answer");
+        let response = stand.begin(request).await.expect("an answer");
         let refused = response.extensions().get::<Refused>().map(|refused| refused.code);
         (response.extensions().get::<Report>().copied(), refused)
     };
@@ -236,7 +236,7 @@ async fn the_route_is_in_the_record_and_the_report_in_the_answer() {
 async fn documentation_is_linked_where_there_is_some() {
     let policy = Policy { docs_url: Some("https://docs.example/".into()), ..Policy::required() };
     let stand = Stand::new(policy, counting());
-    let response = stand.service.clone().oneshot(Request::post("/").body(full("")).expect("a request")).await;
+    let response = stand.begin(Request::post("/").body(full("")).expect("a request")).await;
     let answer = Answer::read(response.expect("an answer")).await.expect("a body");
     let problem: serde_json::Value = serde_json::from_slice(&answer.body).expect("a problem");
     assert_eq!(problem["type"], "https://docs.example/key-missing");

@@ -53,7 +53,7 @@ fn unprotected_requests_pass_without_a_spawn_a_wait_or_a_copy() {
 async fn endless_answers_pass_as_they_come() {
     for (policy, request) in unprotected() {
         let stand = Stand::new(policy, |_| async { Ok(Response::new(endless(b"event"))) });
-        let mut body = stand.service.clone().oneshot(request).await.expect("an answer").into_body();
+        let mut body = stand.begin(request).await.expect("an answer").into_body();
         assert_eq!(next_chunk(&mut body).await, "event");
         assert!(!body.is_end_stream());
     }

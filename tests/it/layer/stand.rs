@@ -85,8 +85,15 @@ impl Stand {
     }
 
     pub async fn try_send(&self, request: Request<Body>) -> Result<Answer, Failed> {
+        let response = self.begin(request).await?;
+        let answer = tokio::time::timeout(PATIENCE, Answer::read(response)).await;
+        Ok(answer.expect("a body that ends in time").expect("a whole body"))
+    }
+
+    /// Sends a request and reads the answer's head only.
+    pub async fn begin(&self, request: Request<Body>) -> Result<Response<ResponseBody<Body>>, Failed> {
         let response = tokio::time::timeout(PATIENCE, self.service.clone().oneshot(request)).await;
-        Ok(Answer::read(response.expect("an answer in time")?).await.expect("a whole body"))
+        response.expect("an answer in time")
     }
 
     pub fn executions(&self) -> usize {

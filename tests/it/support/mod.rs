@@ -1,6 +1,9 @@
 //! Servers and clients for the tests.
 
+pub mod client;
 pub mod proxy;
 pub mod redis;
 pub mod tcp_proxy;
 pub mod upstream;
+pub mod waiting;
+pub mod wire;

@@ -1,1 +1,262 @@
-//! A fluent proxy under test.
+//! The program as a process of its own, with a configuration put together setting by setting.
+
+mod output;
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use self::output::Output;
+use super::client::{HOST, Request};
+use super::waiting::{PATIENCE, eventually};
+
+/// How a proxy is to be set up.
+#[derive(Clone)]
+pub struct Setup {
+    upstream: SocketAddr,
+    store: String,
+    listener: Vec<(&'static str, String)>,
+    upstream_settings: Vec<(&'static str, String)>,
+    policy: Vec<(&'static str, String)>,
+    routes: Vec<(&'static str, &'static str, String)>,
+    failpoint: Option<&'static str>,
+}
+
+/// A running proxy; killed when dropped.
+pub struct Proxy {
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    child: Child,
+    output: Output,
+    _folder: TempDir,
+}
+
+/// A record, as the admin API shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    pub state: String,
+    pub attempt: u64,
+    pub reason: String,
+}
+
+impl Setup {
+    /// One route for everything under hold, with the shortest lease, before this upstream.
+    pub fn new(upstream: SocketAddr, store: &str) -> Setup {
+        Setup {
+            upstream,
+            store: store.to_owned(),
+            listener: Vec::new(),
+            upstream_settings: Vec::new(),
+            policy: vec![("lease", quoted("1s"))],
+            routes: Vec::new(),
+            failpoint: None,
+        }
+    }
+
+    /// Sets something of `[listener]`, as TOML.
+    pub fn listener(mut self, name: &'static str, value: impl Into<String>) -> Setup {
+        set(&mut self.listener, name, value.into());
+        self
+    }
+
+    /// Sets something of the upstream, as TOML.
+    pub fn upstream(mut self, name: &'static str, value: impl Into<String>) -> Setup {
+        set(&mut self.upstream_settings, name, value.into());
+        self
+    }
+
+    /// Sets something of `[defaults]`, as TOML.
+    pub fn policy(mut self, name: &'static str, value: impl Into<String>) -> Setup {
+        set(&mut self.policy, name, value.into());
+        self
+    }
+
+    pub fn lease(self, lease: Duration) -> Setup {
+        self.policy("lease", millis(lease))
+    }
+
+    /// Lets a later duplicate execute again after an unknown outcome and this grace.
+    pub fn retry(self, grace: Duration) -> Setup {
+        self.policy("unknown_outcome", quoted("retry")).policy("retry_grace", millis(grace))
+    }
+
+    /// Lets duplicates wait.
+    pub fn wait(self, timeout: Duration) -> Setup {
+        self.policy("concurrent", quoted("wait")).policy("wait_timeout", millis(timeout))
+    }
+
+    /// How long a shutdown waits.
+    pub fn grace(self, grace: Duration) -> Setup {
+        self.listener("shutdown_grace", millis(grace))
+    }
+
+    /// Adds a route with a policy of its own, as an inline table's content.
+    pub fn route(mut self, name: &'static str, path: &'static str, policy: &str) -> Setup {
+        self.routes.push((name, path, policy.to_owned()));
+        self
+    }
+
+    /// Stands still at this point.
+    pub fn failpoint(mut self, name: &'static str) -> Setup {
+        self.failpoint = Some(name);
+        self
+    }
+
+    /// Starts the program and waits until it listens.
+    pub fn start(&self) -> Proxy {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("onceproxy.toml");
+        std::fs::write(&file, self.text()).expect("the configuration is written");
+        let mut child = self.command(&file).current_dir(folder.path()).spawn().expect("the program starts");
+        let output = Output::of(&mut child);
+        let address = output.address("listening on ");
+        let admin = output.address("admin on ");
+        Proxy { address, admin, child, output, _folder: folder }
+    }
+
+    fn command(&self, file: &Path) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_onceproxy"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("ONCEPROXY_") {
+                command.env_remove(name);
+            }
+        }
+        command.args(["run", "-c"]).arg(file);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(name) = self.failpoint {
+            command.env("ONCEPROXY_FAILPOINT", name);
+        }
+        command
+    }
+
+    fn text(&self) -> String {
+        let mut text = "version = 1\n[listener]\naddress = \"127.0.0.1:0\"\n".to_owned();
+        settings(&mut text, &self.listener);
+        text.push_str("[admin]\naddress = \"127.0.0.1:0\"\n[log]\nlevel = \"info\"\naccess = false\n");
+        write!(text, "[store]\nurl = \"{}\"\n", self.store).expect("a string takes it");
+        write!(text, "[upstreams.api]\nurl = \"http://{}\"\n", self.upstream).expect("a string takes it");
+        settings(&mut text, &self.upstream_settings);
+        text.push_str("[defaults]\nkey = \"required\"\nscope = [\"host\"]\n");
+        settings(&mut text, &self.policy);
+        let everything = [(ROUTE, "/{*rest}", String::new())];
+        let routes = if self.routes.is_empty() { &everything[..] } else { &self.routes };
+        for (name, path, policy) in routes {
+            let route = format!("name = \"{name}\"\npath = \"{path}\"\nupstream = \"api\"\npolicy = {{ {policy} }}\n");
+            write!(text, "[[routes]]\n{route}").expect("a string takes it");
+        }
+        text
+    }
+}
+
+/// The name of the only route, where the test adds none.
+const ROUTE: &str = "pay";
+
+/// A string in TOML.
+pub fn quoted(text: &str) -> String {
+    format!("\"{text}\"")
+}
+
+/// A duration in TOML.
+pub fn millis(duration: Duration) -> String {
+    format!("\"{}ms\"", duration.as_millis())
+}
+
+fn set(settings: &mut Vec<(&'static str, String)>, name: &'static str, value: String) {
+    settings.retain(|(present, _)| *present != name);
+    settings.push((name, value));
+}
+
+fn settings(text: &mut String, settings: &[(&'static str, String)]) {
+    for (name, value) in settings {
+        writeln!(text, "{name} = {value}").expect("a string takes it");
+    }
+}
+
+impl Proxy {
+    /// Waits until the process stands still at its fail point.
+    pub fn wait_for_failpoint(&self, name: &str) {
+        self.output.wait_for(&format!("failpoint {name} reached"));
+    }
+
+    /// Waits until the process has said this.
+    pub fn wait_for_line(&self, part: &str) -> String {
+        self.output.wait_for(part)
+    }
+
+    /// Ends the process at once, as a power cut would, and waits for its end.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("SIGKILL");
+        self.child.wait().expect("the process has ended");
+    }
+
+    /// Stops the process in its tracks until [`Proxy::go_on`].
+    pub fn stand_still(&self) {
+        self.signal(Signal::STOP);
+        let status = format!("/proc/{}/stat", self.child.id());
+        eventually("the process to stand still", || {
+            let text = std::fs::read_to_string(&status).expect("a process");
+            // The state stands behind the name, which is in parentheses.
+            text.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')).then_some(())
+        });
+    }
+
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Asks the process to end.
+    pub fn ask_to_end(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Waits for the end of the process.
+    pub fn end(&mut self) -> ExitStatus {
+        eventually("the process to end", || self.child.try_wait().expect("a child"))
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the process is there");
+    }
+
+    /// What the admin API shows under a key of the only route.
+    pub fn record(&self, key: &str) -> Option<Shown> {
+        self.record_of(ROUTE, key)
+    }
+
+    /// What the admin API shows under a key of a route.
+    pub fn record_of(&self, route: &str, key: &str) -> Option<Shown> {
+        let asked = json!({ "route": route, "host": HOST, "headers": {}, "path": "/pay", "key": key });
+        let answer =
+            Request::post("/api/v1/lookup").body(asked.to_string()).send(self.admin).expect("the admin answers");
+        let shown = answer.json();
+        match answer.status {
+            404 => None,
+            200 => Some(Shown {
+                state: text(&shown["state"]),
+                attempt: shown["attempt"].as_u64().expect("a number"),
+                reason: text(&shown["reason"]),
+            }),
+            status => panic!("{status}: {shown}"),
+        }
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("-- what {} said:\n{}", self.address, self.output.text());
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! `run`: flags, environment and file made into a configuration, and the proxy run with it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tracing::warn;
+
+use super::args::RunArguments;
+use super::token::{self, Source};
+use super::{Failure, output, runtime, signals};
+use crate::app::{self, PortTaken, Started};
+use crate::config::Config;
+use crate::config::diagnostic::Severity;
+use crate::config::load::{Overrides, Report, load};
+use crate::config::render::Style;
+use crate::config::secret::Lookups;
+use crate::stores::url::StoreUrl;
+use crate::telemetry::logs;
+
+/// Runs the proxy until it is asked to end.
+pub(super) fn run(arguments: &RunArguments) -> Result<(), Failure> {
+    let file = given(arguments.config.as_ref()).map(PathBuf::from);
+    let overrides = Overrides {
+        listen: given(arguments.listen.as_ref()),
+        upstream: given(arguments.upstream.as_ref()),
+        store: given(arguments.store.as_ref()),
+        admin: given(arguments.admin.as_ref()),
+        admin_token: token::from_environment(),
+        log: log_level(),
+    };
+    match (file, overrides.upstream.clone()) {
+        (Some(path), _) => run_with_file(&path, &overrides),
+        (None, Some(url)) => run_without_file(&url, overrides),
+        (None, None) => Err(Failure::Wrong(
+            "there is nothing to run: name a file, or an API to protect\n\n  \
+             onceproxy run -c onceproxy.toml\n  \
+             onceproxy run --upstream http://127.0.0.1:3000\n  \
+             onceproxy demo"
+                .to_owned(),
+        )),
+    }
+}
+
+/// The log level of the environment.
+pub(super) fn log_level() -> Option<String> {
+    std::env::var("ONCEPROXY_LOG").ok().filter(|level| !level.is_empty())
+}
+
+/// An empty variable of the environment is as good as none.
+fn given<T: Clone + AsRef<std::ffi::OsStr>>(value: Option<&T>) -> Option<T> {
+    value.filter(|value| !value.as_ref().is_empty()).cloned()
+}
+
+fn run_with_file(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
+    let mut report = read(path, overrides)?;
+    let Some(config) = report.config.take() else {
+        return Err(Failure::Report(report.to_text(style_of_errors())));
+    };
+    begin_logs(&config)?;
+    for warning in report.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Warning) {
+        warn!(file = report.file_name, help = warning.help, "{}", warning.message);
+    }
+    serve(config, PortTaken::Fail, tell_addresses)
+}
+
+fn run_without_file(url: &str, mut overrides: Overrides) -> Result<(), Failure> {
+    let admin_port = match &overrides.admin {
+        Some(_) => PortTaken::Fail,
+        None => PortTaken::TakeAnother,
+    };
+    // The token is made only when all else is well: a wrong flag leaves no file behind.
+    Config::for_upstream(url, &overrides).map_err(wrong)?;
+    let (token, source) = token::known_or_new()?;
+    overrides.admin_token = Some(token);
+    let config = Config::for_upstream(url, &overrides).map_err(wrong)?;
+    begin_logs(&config)?;
+    let lines = first_lines(&config, url, &source);
+    let wanted = config.admin.as_ref().map(|admin| admin.address);
+    serve(config, admin_port, move |started| {
+        output::say(&lines);
+        tell_addresses(started);
+        if let (Some(admin), Some(wanted)) = (started.admin, wanted)
+            && wanted.port() != 0
+            && wanted != admin
+        {
+            output::say(&format!("{wanted} is taken: use `onceproxy records --admin {admin}`"));
+        }
+    })
+}
+
+/// Reads and checks a file.
+pub(super) fn read(path: &Path, overrides: &Overrides) -> Result<Report, Failure> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| Failure::Wrong(format!("cannot read the configuration file {}: {error}", path.display())))?;
+    let lookups =
+        Lookups { environment: &|name| std::env::var(name).ok(), file: &|path: &Path| fs::read_to_string(path) };
+    Ok(load(&text, &path.display().to_string(), overrides, &lookups))
+}
+
+/// What the flags say wrong, without the lines of a file that nobody wrote.
+pub(super) fn wrong(report: Box<Report>) -> Failure {
+    let lines = report.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+    let lines = lines.map(|diagnostic| match &diagnostic.help {
+        Some(help) => format!("{}\n  {help}", diagnostic.message),
+        None => diagnostic.message.clone(),
+    });
+    Failure::Wrong(lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// Colours where standard error is a terminal that wants them.
+pub(super) fn style_of_errors() -> Style {
+    use std::io::IsTerminal;
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    match std::io::stderr().is_terminal() && !refused {
+        true => Style::Colours,
+        false => Style::Plain,
+    }
+}
+
+pub(super) fn begin_logs(config: &Config) -> Result<(), Failure> {
+    logs::begin(&config.log.level, config.log.format).map_err(Failure::Wrong)
+}
+
+/// Runs the proxy on this thread and threads of its own.
+fn serve(config: Config, admin_port: PortTaken, started: impl FnOnce(Started)) -> Result<(), Failure> {
+    runtime()?.block_on(async {
+        let shutdown = signals::shutdown()?;
+        app::run(config, admin_port, shutdown, started).await.map_err(|error| Failure::Failed(error.to_string()))
+    })
+}
+
+/// The lines that others wait for.
+fn tell_addresses(started: Started) {
+    if let Some(admin) = started.admin {
+        output::say(&format!("admin on {admin}"));
+    }
+    output::say(&format!("listening on {}", started.data));
+}
+
+/// What a user who wrote no file should know: what is protected, whose keys they are, and where it is kept.
+fn first_lines(config: &Config, url: &str, token: &Source) -> String {
+    let scope = config.routes.first().map(|route| {
+        let sources: Vec<String> = route.policy.scope.iter().map(ToString::to_string).collect();
+        sources.join(" + ")
+    });
+    let store = match &config.store.url {
+        StoreUrl::Sqlite(path) => std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string(),
+        other => other.to_string(),
+    };
+    let token = match token {
+        Source::Environment => format!("from {}", token::VARIABLE),
+        Source::File(path) => path.display().to_string(),
+        Source::NewFile(path) => format!("{} (made now)", path.display()),
+    };
+    format!(
+        "onceproxy {}\n\
+         protects {url}: every POST and PATCH with an Idempotency-Key takes effect once\n\
+         scope {}: a key belongs to its host and its sender (Authorization + X-Api-Key + Cookie)\n\
+         store {store}\n\
+         admin token {token}",
+        env!("CARGO_PKG_VERSION"),
+        scope.unwrap_or_default(),
+    )
+}
