@@ -206,6 +206,11 @@ impl LeaseClock {
     }
 
     pub(super) fn holds(&self) -> bool {
-        self.base.elapsed().as_nanos() < u128::from(self.end.load(Ordering::Acquire))
+        !self.ends_within(Duration::ZERO)
+    }
+
+    /// Says whether the lease will not hold any more after this time.
+    pub(super) fn ends_within(&self, time: Duration) -> bool {
+        self.base.elapsed().saturating_add(time).as_nanos() >= u128::from(self.end.load(Ordering::Acquire))
     }
 }

@@ -145,8 +145,9 @@ impl Keeper {
             let patience_left = self.shared.patience.saturating_sub(began.elapsed());
             sleep(if answer.is_some() { pause.min(patience_left.max(FIRST_PAUSE)) } else { pause }).await;
             pause = (pause * 2).min(self.record.lease / 3);
-            // A large outcome may fail where a small renewal passes: the key stays in flight meanwhile.
-            if answer.is_none() && !self.lease.holds() {
+            // A large outcome may fail where a small renewal passes: the key stays in flight meanwhile. The pause is a
+            // third of the lease at most, so that another third is left when it is noticed.
+            if self.lease.ends_within(self.record.lease * 2 / 3) {
                 let _ = self.renew().await;
             }
         }

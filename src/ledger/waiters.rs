@@ -101,4 +101,19 @@ mod tests {
         assert_eq!(waiters.total.load(Ordering::Relaxed), 0);
         assert!(waiters.enter(&id).is_some());
     }
+
+    #[test]
+    fn all_lines_together_are_bounded() {
+        let waiters = Waiters::default();
+        let id = |number: usize| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&number.to_be_bytes());
+            RecordId::from_bytes(bytes)
+        };
+        let tickets: Vec<_> =
+            (0..MAX_WAITERS).map(|number| waiters.enter(&id(number)).expect("there is room")).collect();
+        assert!(waiters.enter(&id(MAX_WAITERS)).is_none());
+        drop(tickets);
+        assert!(waiters.enter(&id(MAX_WAITERS)).is_some());
+    }
 }
