@@ -20,6 +20,7 @@ use ::redis::io::tcp::TcpSettings;
 use ::redis::{Client, Cmd, IntoConnectionInfo, Pipeline, Value};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use tokio::time::Instant;
 
 use crate::ledger::store::{
     Created, Draft, Entry, Filter, Finding, Notice, Notices, Page, Replaced, Store, StoreError, StoreFuture,
@@ -131,14 +132,15 @@ impl RedisStore {
         let mut reserve = Pipeline::with_capacity(2);
         reserve.cmd("SET").arg(&key).arg(&*value).arg("NX").arg("GET").arg("PX").arg(keep(draft));
         reserve.cmd("PTTL").arg(&key);
+        let deadline = self.shared.link.deadline();
         for _ in 0..MAX_ROUNDS {
-            let mut replies = self.shared.link.pipeline(&reserve).await?.into_iter();
+            let mut replies = self.shared.link.pipeline(&reserve, deadline).await?.into_iter();
             let (Some(set), Some(ttl)) = (replies.next(), replies.next()) else { return Err(reply::unexpected()) };
             let entry = match set {
                 Value::Nil => return Ok(Created::New),
                 Value::BulkString(bytes) => match first_look(bytes.into(), &ttl) {
                     Some(entry) => Some(entry),
-                    None => self.load_record(&key).await?,
+                    None => self.load_record(&key, deadline).await?,
                 },
                 refused => {
                     let error = match error_of(&refused) {
@@ -151,7 +153,7 @@ impl RedisStore {
                     }
                     // Redis refuses the command also where it would only have read: a full or read-only one can still
                     // tell what is there.
-                    match self.load_record(&key).await {
+                    match self.load_record(&key, deadline).await {
                         Ok(Some(entry)) => Some(entry),
                         Err(unreadable @ (StoreError::Corrupt | StoreError::UnknownFormat(_))) => {
                             return Err(unreadable);
@@ -171,8 +173,8 @@ impl RedisStore {
     }
 
     /// Reads value and time to live as they are at one moment.
-    async fn load_record(&self, key: &str) -> Result<Option<Entry>, StoreError> {
-        match LOOK.run(&self.shared.link, key, |_| {}).await? {
+    async fn load_record(&self, key: &str, deadline: Instant) -> Result<Option<Entry>, StoreError> {
+        match LOOK.run(&self.shared.link, key, deadline, |_| {}).await? {
             Value::Array(parts) => match parts.as_slice() {
                 [Value::Nil, _] => Ok(None),
                 [Value::BulkString(bytes), ttl] => existing(Bytes::copy_from_slice(bytes), ttl).map(Some),
@@ -198,7 +200,7 @@ impl RedisStore {
         let add_arguments = |command: &mut Cmd| {
             command.arg(expected.as_bytes()).arg(keep_ms).arg(&channel).arg(id.to_string()).arg(value);
         };
-        let reply = SWAP.run(&self.shared.link, &key, add_arguments).await?;
+        let reply = SWAP.run(&self.shared.link, &key, self.shared.link.deadline(), add_arguments).await?;
         match reply {
             Value::Array(parts) => match parts.as_slice() {
                 [Value::Int(0)] => Ok(Replaced::Done),
@@ -251,7 +253,7 @@ impl Store for RedisStore {
     }
 
     fn load<'a>(&'a self, id: &'a RecordId) -> StoreFuture<'a, Option<Entry>> {
-        Box::pin(async move { self.load_record(&self.key(id)).await })
+        Box::pin(async move { self.load_record(&self.key(id), self.shared.link.deadline()).await })
     }
 
     fn notices(&self) -> StoreFuture<'_, Notices> {

@@ -65,16 +65,19 @@ impl Link {
         Link { shared: Arc::new(shared) }
     }
 
+    /// When a call that begins now has to end, however many commands it takes.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.shared.timeout
+    }
+
     /// Sends a command; a server's error is a reply.
-    pub(super) async fn command(&self, command: &Cmd) -> Result<Value, StoreError> {
-        let deadline = Instant::now() + self.shared.timeout;
+    pub(super) async fn command(&self, command: &Cmd, deadline: Instant) -> Result<Value, StoreError> {
         let (mut connection, generation) = self.connection(deadline).await?;
         self.answered(generation, timeout_at(deadline, connection.send_packed_command(command)).await)
     }
 
     /// Sends commands in one go; a server's error is a reply.
-    pub(super) async fn pipeline(&self, commands: &Pipeline) -> Result<Vec<Value>, StoreError> {
-        let deadline = Instant::now() + self.shared.timeout;
+    pub(super) async fn pipeline(&self, commands: &Pipeline, deadline: Instant) -> Result<Vec<Value>, StoreError> {
         let (mut connection, generation) = self.connection(deadline).await?;
         let call = connection.send_packed_commands(commands, 0, commands.len());
         self.answered(generation, timeout_at(deadline, call).await)

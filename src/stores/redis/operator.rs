@@ -22,7 +22,8 @@ impl RedisStore {
         let pattern = format!("{}:1:{{*}}", escape(&self.shared.options.prefix));
         let mut scan = cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(filter.limit);
-        let (next, keys) = match self.shared.link.command(&scan).await? {
+        let deadline = self.shared.link.deadline();
+        let (next, keys) = match self.shared.link.command(&scan, deadline).await? {
             Value::Array(parts) => match parts.as_slice() {
                 [Value::BulkString(next), Value::Array(keys)] => {
                     (String::from_utf8_lossy(next).into_owned(), keys.clone())
@@ -40,7 +41,7 @@ impl RedisStore {
         for (_, key) in &keys {
             read.cmd("GET").arg(key).cmd("PTTL").arg(key);
         }
-        let replies = self.shared.link.pipeline(&read).await?;
+        let replies = self.shared.link.pipeline(&read, deadline).await?;
         for ((id, _), replies) in keys.into_iter().zip(replies.chunks_exact(2)) {
             let entry = match replies {
                 [Value::Nil, _] => continue,
@@ -59,7 +60,7 @@ impl RedisStore {
     }
 
     pub(super) async fn look_at_the_server(&self) -> Result<Vec<Finding>, StoreError> {
-        let reply = match self.shared.link.command(&cmd("INFO")).await {
+        let reply = match self.shared.link.command(&cmd("INFO"), self.shared.link.deadline()).await {
             // The connection is withheld where Redis may evict; that it does is worth to be said in full.
             Err(StoreError::Denied(error)) => self.ask_beside().await.ok_or(StoreError::Denied(error))?,
             reply => reply?,

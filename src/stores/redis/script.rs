@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use ::redis::{Cmd, Script, Value, cmd};
+use tokio::time::Instant;
 
 use super::link::Link;
 use super::reply::{error_of, refusal};
@@ -27,6 +28,7 @@ impl Lua {
         &self,
         link: &Link,
         key: &str,
+        deadline: Instant,
         add_arguments: impl Fn(&mut Cmd),
     ) -> Result<Value, StoreError> {
         let call = |name: &str, script: &str| -> Cmd {
@@ -35,9 +37,9 @@ impl Lua {
             add_arguments(&mut command);
             command
         };
-        let mut reply = link.command(&call("EVALSHA", self.script.get_hash())).await?;
+        let mut reply = link.command(&call("EVALSHA", self.script.get_hash()), deadline).await?;
         if error_of(&reply).is_some_and(|error| error.code() == "NOSCRIPT") {
-            reply = link.command(&call("EVAL", self.source)).await?;
+            reply = link.command(&call("EVAL", self.source), deadline).await?;
         }
         match error_of(&reply) {
             Some(error) => {

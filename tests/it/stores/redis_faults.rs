@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use onceproxy::ledger::claim::Recorded;
 use onceproxy::ledger::store::{Created, Notice, Replaced, Store, StoreError};
 use onceproxy::stores::redis::{RedisOptions, RedisStore};
-use onceproxy::{Begun, Fingerprint, Ledger, Terms};
+use onceproxy::{Begun, Fingerprint, Ledger, State, Terms};
 
 use super::{completed, fresh_id, in_flight};
 use crate::support::redis::RedisServer;
@@ -88,6 +88,26 @@ async fn slow_redis_is_waited_for_within_the_limit() {
     let began = Instant::now();
     assert_eq!(store.create(&fresh_id(), &in_flight()).await.expect("it waits"), Created::New);
     assert!(began.elapsed() >= Duration::from_millis(200));
+}
+
+#[tokio::test]
+async fn call_of_many_commands_ends_within_one_limit() {
+    let server = RedisServer::start();
+    let proxy = TcpProxy::start(server.port()).await;
+    let limit = Duration::from_millis(1500);
+    let options = RedisOptions { command_timeout: limit, ..RedisOptions::default() };
+    let store = RedisStore::new(&format!("redis://127.0.0.1:{}/0", proxy.port()), options).expect("a good URL");
+    // An unknown is read twice, and the script is not known yet.
+    let (id, mut draft) = (fresh_id(), in_flight());
+    draft.record.state = State::Unknown;
+    store.create(&id, &draft).await.expect("it writes");
+    server.command::<()>(&["SCRIPT", "FLUSH"]);
+    // Each of the three round trips would take most of the limit.
+    proxy.set(Weather::Slow(Duration::from_millis(500)));
+    let began = Instant::now();
+    let created = store.create(&id, &in_flight()).await;
+    assert!(is_doubtful(&created), "{created:?}");
+    assert!(began.elapsed() >= limit && began.elapsed() < limit + Duration::from_millis(900), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

@@ -93,7 +93,8 @@ async fn foreign_files_are_refused_and_left_as_they_are() {
     let database = |path: &Path, sql: &str| {
         rusqlite::Connection::open(path).and_then(|connection| connection.execute_batch(sql)).expect("it writes");
     };
-    let foreign: [(&str, &dyn Fn(&Path)); 4] = [
+    type Case<'a> = (&'a str, &'a dyn Fn(&Path));
+    let foreign: [Case; 4] = [
         ("a database with a table", &|path| database(path, "CREATE TABLE customers (name TEXT)")),
         ("another program's database", &|path| database(path, "PRAGMA application_id = 7; CREATE TABLE t (a)")),
         ("a later release's store", &|path| {
