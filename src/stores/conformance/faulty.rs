@@ -35,6 +35,8 @@ pub enum Fault {
     Lose,
     /// No answer until the store is healed; then it is done.
     Hang,
+    /// Done, but no answer until the store is healed.
+    Stall,
     /// There is no room: `Full`.
     Full,
 }
@@ -70,6 +72,7 @@ struct Plan {
     next: HashMap<Call, VecDeque<Fault>>,
     all: HashMap<Call, Fault>,
     every: Option<(usize, Fault)>,
+    larger: Option<(usize, Fault)>,
     writes: usize,
     calls: HashMap<Call, usize>,
     faults: HashMap<Fault, usize>,
@@ -96,12 +99,18 @@ impl FaultyStore {
         self.plan().every = Some((writes.max(1), fault));
     }
 
+    /// Creates and replaces with an outcome above so many bytes go wrong.
+    pub fn fault_larger_than(&self, bytes: usize, fault: Fault) {
+        self.plan().larger = Some((bytes, fault));
+    }
+
     /// Ends all faults, and lets go what hangs.
     pub fn heal(&self) {
         let mut plan = self.plan();
         plan.next.clear();
         plan.all.clear();
         plan.every = None;
+        plan.larger = None;
         drop(plan);
         self.healed.send_modify(|healings| *healings += 1);
     }
@@ -121,9 +130,9 @@ impl FaultyStore {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn run<T>(&self, call: Call, inner: StoreFuture<'_, T>) -> Result<T, StoreError> {
+    async fn run<T>(&self, call: Call, bytes: usize, inner: StoreFuture<'_, T>) -> Result<T, StoreError> {
         let mut healed = self.healed.subscribe();
-        let fault = self.plan().take(call);
+        let fault = self.plan().take(call, bytes);
         match fault {
             None => inner.await,
             Some(Fault::Refuse) => Err(StoreError::NotApplied("refused on demand".into())),
@@ -132,6 +141,11 @@ impl FaultyStore {
             Some(Fault::Swallow) => {
                 inner.await?;
                 Err(StoreError::MaybeApplied("swallowed on demand".into()))
+            }
+            Some(Fault::Stall) => {
+                let done = inner.await;
+                let _ = healed.changed().await;
+                done
             }
             Some(Fault::Hang) => {
                 // The sender lives as long as this store.
@@ -144,7 +158,7 @@ impl FaultyStore {
 
 impl Plan {
     /// Counts a call, and says what goes wrong with it.
-    fn take(&mut self, call: Call) -> Option<Fault> {
+    fn take(&mut self, call: Call, bytes: usize) -> Option<Fault> {
         *self.calls.entry(call).or_default() += 1;
         let rhythm = match (call, self.every) {
             (Call::Load, _) | (_, None) => None,
@@ -154,7 +168,8 @@ impl Plan {
             }
         };
         let planned = self.next.get_mut(&call).and_then(VecDeque::pop_front);
-        let fault = planned.or(self.all.get(&call).copied()).or(rhythm)?;
+        let large = self.larger.filter(|(limit, _)| bytes > *limit).map(|(_, fault)| fault);
+        let fault = planned.or(self.all.get(&call).copied()).or(large).or(rhythm)?;
         *self.faults.entry(fault).or_default() += 1;
         Some(fault)
     }
@@ -162,7 +177,7 @@ impl Plan {
 
 impl Store for FaultyStore {
     fn create<'a>(&'a self, id: &'a RecordId, draft: &'a Draft) -> StoreFuture<'a, Created> {
-        Box::pin(self.run(Call::Create, self.inner.create(id, draft)))
+        Box::pin(self.run(Call::Create, draft.record.outcome.len(), self.inner.create(id, draft)))
     }
 
     fn replace<'a>(
@@ -172,15 +187,15 @@ impl Store for FaultyStore {
         draft: &'a Draft,
         notice: Notice,
     ) -> StoreFuture<'a, Replaced> {
-        Box::pin(self.run(Call::Replace, self.inner.replace(id, expected, draft, notice)))
+        Box::pin(self.run(Call::Replace, draft.record.outcome.len(), self.inner.replace(id, expected, draft, notice)))
     }
 
     fn remove<'a>(&'a self, id: &'a RecordId, expected: &'a Version, notice: Notice) -> StoreFuture<'a, Replaced> {
-        Box::pin(self.run(Call::Remove, self.inner.remove(id, expected, notice)))
+        Box::pin(self.run(Call::Remove, 0, self.inner.remove(id, expected, notice)))
     }
 
     fn load<'a>(&'a self, id: &'a RecordId) -> StoreFuture<'a, Option<Entry>> {
-        Box::pin(self.run(Call::Load, self.inner.load(id)))
+        Box::pin(self.run(Call::Load, 0, self.inner.load(id)))
     }
 
     fn notices(&self) -> StoreFuture<'_, Notices> {
