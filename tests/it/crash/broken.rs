@@ -100,15 +100,12 @@ fn an_idle_connection_that_ended_holds_no_key() {
 fn an_idle_connection_that_is_reset_under_a_request_leaves_the_outcome_unknown() {
     let stand = Stand::with(|setup| setup.upstream("idle_timeout", "\"60s\""));
     stand.upstream.then(Reply::status(201).then_reset_next());
-    let mut keys = (0..).map(|number| format!("first-{number}"));
-    let mut unknown = None;
     // Each worker has connections of its own: the one that is to be reset is met again sooner or later.
-    while unknown.is_none() {
-        let key = keys.next().expect("there is no end to them");
+    let unknown = (0..64).map(|number| format!("first-{number}")).find_map(|key| {
         let answer = stand.pay(&key);
-        unknown = (answer.outcome() == "unknown").then_some((key, answer));
-    }
-    let (key, answer) = unknown.expect("the loop ends with one");
+        (answer.outcome() == "unknown").then_some((key, answer))
+    });
+    let (key, answer) = unknown.expect("one of them meets the reset");
     assert_eq!((answer.status, &answer.json()["code"]), (502, &"upstream-lost".into()), "{}", answer.text());
     assert!(stand.upstream.executions_of(&key).is_empty(), "it was reset before it was read");
     assert_refused(&stand.pay(&key), 409, "outcome-unknown");

@@ -325,6 +325,19 @@ impl Journal {
         self.lock().iter().filter(|event| is_counted(&event.what)).count()
     }
 
+    /// The keys of requests that were sent and have not come to an end.
+    pub fn keys_under_way(&self) -> Vec<String> {
+        let mut under_way = BTreeMap::new();
+        for Event { what, .. } in self.lock().iter() {
+            match what {
+                What::Sent { request, key } => drop(under_way.insert(*request, key.clone())),
+                What::Answered { request, .. } | What::Lost { request } => drop(under_way.remove(request)),
+                What::Executed { .. } => {}
+            }
+        }
+        under_way.into_values().collect()
+    }
+
     /// The history so far; the next one begins.
     pub fn take(&self) -> Vec<Event> {
         std::mem::take(&mut *self.lock())
