@@ -26,11 +26,16 @@ Examples:
   onceproxy run --upstream http://127.0.0.1:3000 --listen 0.0.0.0:8080 --store redis://127.0.0.1:6379/0
   onceproxy run -c config/payments.toml
 
-A flag beats its variable of the environment, and that beats the file. Two settings are only in the environment:
-  ONCEPROXY_ADMIN_TOKEN   the token of the admin API; without a file and without it, ./onceproxy.token is used or made
+Without a file every POST and PATCH with a key is protected, the admin API is on 127.0.0.1:9180 or else a free port,
+and its token is in ./onceproxy.token, which is made where it is not there.
+
+Stores: memory:  sqlite:PATH  redis://[USER:PASSWORD@]HOST[:PORT][/DB]  rediss://... (TLS)
+
+A flag beats its variable of the environment, and that beats the file. Two settings have a variable only:
+  ONCEPROXY_ADMIN_TOKEN   the token of the admin API
   ONCEPROXY_LOG           a log level or filter: warn, info, debug, onceproxy=debug
 
-Addresses go to standard output, logs to standard error. SIGTERM and Ctrl-C drain, a second one ends at once.";
+Addresses go to standard output, logs to standard error. SIGTERM and Ctrl-C drain, a second Ctrl-C ends at once.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
@@ -54,9 +59,9 @@ Examples:
 /// Makes a request that carries an Idempotency-Key take effect once
 ///
 /// onceproxy stands before an API. The first request with a key is forwarded and its answer recorded; a repeat gets
-/// that answer again, marked `Idempotency-Replayed: true`, and the API never sees it.
+/// that answer again, marked Idempotency-Replayed: true, and the API never sees it.
 #[derive(Debug, Parser)]
-#[command(name = "onceproxy", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "onceproxy", version, after_help = EXAMPLES, verbatim_doc_comment)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -97,16 +102,16 @@ pub(super) struct RunArguments {
     /// The configuration file (TOML)
     #[arg(short, long, value_name = "FILE", env = "ONCEPROXY_CONFIG", hide_env_values = true, value_hint = ValueHint::FilePath)]
     pub(super) config: Option<OsString>,
-    /// Where to listen; port 0 takes a free one [without a file: 127.0.0.1:8080]
+    /// Where to listen; port 0 is any free one [without a file: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR", env = "ONCEPROXY_LISTEN", hide_env_values = true)]
     pub(super) listen: Option<String>,
     /// The API to protect; enough without a file
     #[arg(long, value_name = "URL", env = "ONCEPROXY_UPSTREAM", hide_env_values = true, value_hint = ValueHint::Url)]
     pub(super) upstream: Option<String>,
-    /// Where records are kept: memory:, sqlite:PATH, redis://HOST:PORT/DB [without a file: sqlite:./onceproxy.db]
+    /// Where records are kept [without a file: sqlite:./onceproxy.db]
     #[arg(long, value_name = "URL", env = "ONCEPROXY_STORE", hide_env_values = true)]
     pub(super) store: Option<String>,
-    /// Where the admin API listens [without a file: 127.0.0.1:9180, or a free port]
+    /// Where the admin API listens [without a file: 127.0.0.1:9180]
     #[arg(long, value_name = "ADDR", env = "ONCEPROXY_ADMIN", hide_env_values = true)]
     pub(super) admin: Option<String>,
 }

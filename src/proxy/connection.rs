@@ -5,6 +5,7 @@ pub mod body;
 mod socket;
 
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -38,7 +39,7 @@ pub(super) async fn serve(
     let deadline = Instant::now() + spec.header_timeout;
     let clocks = Clocks { head: spec.header_timeout, idle: spec.idle_timeout };
     let _ = stream.set_nodelay(true);
-    let mut leave = std::pin::pin!(leave);
+    let mut leave = pin!(leave);
     let (protocol, front) = tokio::select! {
         told = timeout_at(deadline, tell_protocol(&mut stream)) => match told {
             Ok(Ok(Some(told))) => told,
@@ -54,17 +55,11 @@ pub(super) async fn serve(
     let socket = ClientSocket::new(stream, front, activity, protocol, clocks, deadline);
     let ended = match protocol {
         Protocol::Http1 => {
-            // The socket keeps the clocks.
             let mut builder = http1::Builder::new();
+            // The socket keeps the clocks.
             builder.timer(TokioTimer::new()).header_read_timeout(None);
-            let mut served = std::pin::pin!(builder.serve_connection(socket, service));
-            tokio::select! {
-                ended = &mut served => ended,
-                () = &mut leave => {
-                    served.as_mut().graceful_shutdown();
-                    served.await
-                }
-            }
+            let served = builder.serve_connection(socket, service);
+            until_left(served, |connection| connection.graceful_shutdown(), leave).await
         }
         Protocol::Http2 => {
             let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -72,18 +67,29 @@ pub(super) async fn serve(
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_STREAMS)
                 .max_header_list_size(MAX_HEADER_LIST_BYTES);
-            let mut served = std::pin::pin!(builder.serve_connection(socket, service));
-            tokio::select! {
-                ended = &mut served => ended,
-                () = &mut leave => {
-                    served.as_mut().graceful_shutdown();
-                    served.await
-                }
-            }
+            let served = builder.serve_connection(socket, service);
+            // Boxed: it is large, and the other connections would carry the room for it.
+            Box::pin(until_left(served, |connection| connection.graceful_shutdown(), leave)).await
         }
     };
     if let Err(error) = ended {
         debug!(peer = %address, %error, "a connection ended early");
+    }
+}
+
+/// Runs a connection to its end; once it shall leave, it takes no more requests.
+async fn until_left<C: Future<Output = hyper::Result<()>>>(
+    connection: C,
+    say: impl FnOnce(Pin<&mut C>),
+    leave: Pin<&mut impl Future<Output = ()>>,
+) -> hyper::Result<()> {
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = &mut connection => ended,
+        () = leave => {
+            say(connection.as_mut());
+            connection.await
+        }
     }
 }
 

@@ -183,11 +183,7 @@ impl<S: Specimen, F: AsyncFn() -> S> Suite<F> {
     }
 
     /// As `check`, for those that need a way around the store.
-    async fn check_around(
-        &mut self,
-        check: &'static str,
-        body: impl AsyncFnOnce(&S, Bench) -> Result<Able, String>,
-    ) {
+    async fn check_around(&mut self, check: &'static str, body: impl AsyncFnOnce(&S, Bench) -> Result<Able, String>) {
         let specimen = (self.open)().await;
         let bench = Bench::new(specimen.store());
         let guarded = AssertUnwindSafe(body(&specimen, bench)).catch_unwind();

@@ -42,6 +42,7 @@ pub(in crate::cli) struct Address {
         global = true,
         value_name = "ADDR",
         env = "ONCEPROXY_ADMIN",
+        hide_env_values = true,
         default_value = "127.0.0.1:9180"
     )]
     pub(in crate::cli) address: String,

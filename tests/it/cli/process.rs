@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -110,11 +110,28 @@ impl Running {
         self.child.wait().expect("it ends");
     }
 
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name]).arg(self.child.id().to_string()).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
     /// Asks it to end, and gives its exit code.
     pub fn terminate(mut self) -> Option<i32> {
-        let asked = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
-        assert!(asked.success());
+        self.signal("TERM");
         self.child.wait().expect("it ends").code()
+    }
+
+    /// Presses Ctrl-C until it has ended, and gives its exit code.
+    pub fn interrupt(mut self) -> Option<i32> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(Duration::from_millis(50)) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Timeout) if Instant::now() < until => self.signal("INT"),
+                Err(RecvTimeoutError::Timeout) => panic!("it does not end; it said:\n{}", self.seen()),
+                Err(RecvTimeoutError::Disconnected) => return self.child.wait().expect("it ends").code(),
+            }
+        }
     }
 }
 

@@ -95,7 +95,7 @@ fn records_work_at_once_in_the_same_folder() {
 
 #[test]
 fn a_taken_admin_port_is_no_hindrance() {
-    let (api, folder, other) = (Api::start(), folder(), self::folder());
+    let (api, folder, other) = (Api::start(), folder(), folder());
     let without_admin = |folder: &Path| {
         Running::start(&mut command(folder, &["run", "--upstream", &api.url(), "--listen", "127.0.0.1:0"]))
     };
@@ -132,6 +132,24 @@ fn a_signal_is_a_quiet_end() {
     let mut proxy = Running::start(&mut before(&api, folder.path()));
     proxy.address();
     assert_eq!(proxy.terminate(), Some(0));
+}
+
+#[test]
+fn a_second_interrupt_ends_what_would_drain_for_long() {
+    let folder = folder();
+    // It takes connections, and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", silent.local_addr().expect("its address"));
+    let arguments = ["run", "--upstream", &url, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let mut proxy = Running::start(&mut command(folder.path(), &arguments));
+    let target = format!("http://{}/payments", proxy.address());
+    let mut client = Command::new("curl").args(["-s", "-H", "Idempotency-Key: a", "-d", "pay", &target]).spawn();
+    let asked = silent.accept().expect("the request comes");
+    proxy.signal("TERM");
+    proxy.wait_for("draining");
+    assert_eq!(proxy.interrupt(), Some(1));
+    drop(asked);
+    client.as_mut().expect("curl runs").wait().expect("it ends");
 }
 
 #[test]
