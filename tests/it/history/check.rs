@@ -10,6 +10,7 @@ use super::{Answer, Event, Promise, RequestNumber, Violation, What};
 struct Life<'a> {
     executions: Vec<Execution<'a>>,
     answers: Vec<Answered<'a>>,
+    lost: Vec<Lost>,
 }
 
 struct Execution<'a> {
@@ -27,6 +28,12 @@ struct Answered<'a> {
     request: RequestNumber,
     sent: usize,
     answer: &'a Answer,
+}
+
+struct Lost {
+    position: usize,
+    request: RequestNumber,
+    sent: usize,
 }
 
 /// Finds every rule that a history breaks.
@@ -66,7 +73,10 @@ fn lives(events: &[Event]) -> BTreeMap<&str, Life<'_>> {
                 let answered = Answered { position, at: *at, request: *request, sent, answer };
                 lives.entry(key).or_default().answers.push(answered);
             }
-            What::Lost { request } => drop(of(request)),
+            What::Lost { request } => {
+                let (sent, key) = of(request);
+                lives.entry(key).or_default().lost.push(Lost { position, request: *request, sent });
+            }
             What::Executed { request, key, attempt, answer } => {
                 let (sent, sent_key) = of(request);
                 assert_eq!(sent_key, key, "the key of request {request}");
@@ -169,9 +179,20 @@ impl Life<'_> {
 
     fn held(&self, key: &str, violations: &mut Vec<Violation>) {
         let held = self.answers.iter().find(|answered| *answered.answer == Answer::Held);
-        let Some(held) = held else { return };
+        let Some(held) = held.filter(|held| !self.may_be_released_after(held.position)) else { return };
         for execution in self.executions.iter().filter(|execution| execution.sent > held.position) {
             violations.push(Violation::ExecutedAfterHeld { key: key.to_owned(), request: execution.request });
         }
+    }
+
+    /// Whether an owner from before this position was still there after it, and may have given the key back: it never
+    /// reached the upstream, and its client was told so, or lost it.
+    fn may_be_released_after(&self, position: usize) -> bool {
+        let told = self.answers.iter().filter(|answered| *answered.answer == Answer::NotExecuted);
+        let told = told.map(|answered| (answered.request, answered.sent, answered.position));
+        let lost = self.lost.iter().map(|lost| (lost.request, lost.sent, lost.position));
+        told.chain(lost).any(|(request, sent, ended)| {
+            sent < position && ended > position && self.executions.iter().all(|execution| execution.request != request)
+        })
     }
 }

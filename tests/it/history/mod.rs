@@ -14,6 +14,9 @@
 //! | not lost | a client got the recorded answer, and a request sent after that is not answered with it |
 //! | held | under hold a client was told that the outcome is unknown, and a request sent after that is executed |
 //!
+//! A held key becomes free when its owner was only slow, and comes back with the proof that nothing was executed. Such an
+//! owner's client waits for longer than the one who was told that the outcome is unknown; that of a dead one does not.
+//!
 //! Records are kept for the retention, counted from no earlier than the execution: two executions of a key that lie so
 //! far apart are two lives of it, and an answer need not be known any more so long after its execution.
 
