@@ -68,6 +68,11 @@ impl Drain {
         self.shared.over.send_replace(true);
     }
 
+    /// Says whether the time is over. It may be for a moment before those who wait for it hear of it.
+    pub fn is_over(&self) -> bool {
+        *self.shared.over.borrow()
+    }
+
     /// Waits until the time is over.
     pub async fn over(&self) {
         let mut over = self.shared.over.subscribe();

@@ -1,5 +1,6 @@
-//! Processes that are killed, stopped, raced and drained, on a real Redis.
+//! Processes that are killed, stopped, raced and drained, or whose other side breaks, on a real Redis.
 
+mod broken;
 mod drained;
 mod killed;
 mod raced;

@@ -153,7 +153,7 @@ fn an_owner_that_lost_its_key_before_the_first_byte_sends_nothing() {
     assert_eq!((refused.status, refused.outcome().as_str()), (503, "not-executed"), "{}", refused.text());
     assert_eq!(refused.json()["code"], "not-executed");
     assert_is_execution(&occupying.end().expect("the owner answers"), 1, "executed");
-    let of_k: Vec<_> = upstream.executions().iter().filter(|seen| seen.key.as_deref() == Some("k")).cloned().collect();
+    let of_k = upstream.executions_of("k");
     assert_eq!(of_k.iter().map(|seen| seen.attempt).collect::<Vec<_>>(), [Some(2)]);
     let replayed = pay("k").send(other.address).expect("an answer");
     assert_eq!((replayed.outcome().as_str(), replayed.body), ("replayed", taken.body));

@@ -102,6 +102,15 @@ fn a_held_key_that_is_executed_by_a_later_request_is_found() {
     assert_eq!(story.breaks(Promise::Retry), []);
 }
 
+/// It did reach the upstream: whatever became of it, the key stays held.
+#[test]
+fn a_held_key_that_is_executed_again_after_its_owner_came_back_is_found() {
+    let story = Story::new().sent(1).executed(1, 1, "a").sent(2).answered(2, Answer::Held).lost(1);
+    let found = story.sent(3).executed(3, 2, "b").lost(3).breaks(Promise::Hold);
+    let twice = Violation::ExecutedTwice { key: key(), requests: [1, 3] };
+    assert_eq!(found, [twice, Violation::ExecutedAfterHeld { key: key(), request: 3 }]);
+}
+
 #[test]
 #[should_panic(expected = "request 2 was never sent")]
 fn a_history_with_an_answer_to_nothing_is_none() {

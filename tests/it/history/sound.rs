@@ -48,6 +48,17 @@ fn an_execution_of_an_earlier_request_may_come_after_it_was_held() {
 }
 
 #[test]
+fn a_held_key_is_free_when_its_owner_comes_back_with_the_proof_that_nothing_was_executed() {
+    let held = Story::new().sent(1).sent(2).answered(2, Answer::Held);
+    let free = |story: Story| story.sent(3).executed(3, 1, "a").first(3, "a");
+    assert_sound(&free(held.clone().answered(1, Answer::NotExecuted)), Promise::Hold);
+    // Its process was killed after it had given the key back.
+    assert_sound(&free(held.clone().lost(1)), Promise::Hold);
+    // The key was free a moment before the owner's client heard of it.
+    assert_sound(&free(held).answered(1, Answer::NotExecuted), Promise::Hold);
+}
+
+#[test]
 fn under_retry_a_new_attempt_may_run_and_its_answer_is_the_only_one() {
     let story = Story::new().sent(1).executed(1, 1, "a").lost(1).sent(2).executed(2, 2, "b").first(2, "b");
     assert_sound(&story.sent(3).replayed(3, "b"), Promise::Retry);

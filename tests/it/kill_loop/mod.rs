@@ -25,6 +25,8 @@ const ROUND: u64 = 100;
 const CALM_MS: u64 = 400;
 /// Every so many kills the upstream is away for a moment.
 const OUTAGE_EVERY: u64 = 20;
+/// Every so many kills a proxy stands still until others have decided about its keys, and comes back.
+const PAUSE_EVERY: u64 = 25;
 
 /// What a run has seen.
 #[derive(Default)]
@@ -91,6 +93,9 @@ fn run_round(stage: &Stage, keys: &Keys, dice: &mut Dice, kills: u64) -> u64 {
                 outage(stage);
             }
             stage.kill(dice.below(2) as usize);
+            if kill % PAUSE_EVERY == PAUSE_EVERY / 2 {
+                pause(stage, dice.below(2) as usize);
+            }
         }
     });
     kills
@@ -103,6 +108,15 @@ fn outage(stage: &Stage) {
     let before = stage.journal.count(is_refusal);
     eventually("a request that finds no upstream", || (stage.journal.count(is_refusal) > before).then_some(()));
     stage.upstream.come_back();
+}
+
+/// Stops a proxy in the middle of its executions until the other one has taken over what may be taken over.
+fn pause(stage: &Stage, proxy: usize) {
+    let paused = stage.stand_still(proxy);
+    for key in stage.journal.keys_under_way() {
+        clients::ask_until_decided(stage, &key);
+    }
+    paused.go_on();
 }
 
 /// Asks for every key once more when all is quiet: what was recorded has to be there, and what was not is decided.

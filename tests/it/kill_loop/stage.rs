@@ -14,8 +14,7 @@ use crate::support::upstream::{Received, Reply, Upstream};
 
 /// Longer than any run of the loop's rounds.
 pub(super) const RETENTION: Duration = Duration::from_secs(600);
-/// Long enough for what the upstream does; an execution that is later than that only costs the loop a violation's
-/// look-alike under hold, where there is no grace.
+/// Long enough for what the upstream does.
 const GRACE: Duration = Duration::from_millis(300);
 
 pub(super) struct Stage {
@@ -57,12 +56,34 @@ impl Stage {
         self.addresses.lock().expect("nobody panics in here")[proxy] = proxies[proxy].address;
     }
 
+    /// Stops one proxy in its tracks. Until it goes on, clients find the other one in its place.
+    pub(super) fn stand_still(&self, proxy: usize) -> Paused<'_> {
+        self.proxies.lock().expect("nobody panics in here")[proxy].stand_still();
+        let mut addresses = self.addresses.lock().expect("nobody panics in here");
+        addresses[proxy] = addresses[1 - proxy];
+        Paused { stage: self, proxy }
+    }
+
     pub(super) fn next_request(&self) -> RequestNumber {
         self.requests.fetch_add(1, Ordering::AcqRel)
     }
 
     pub(super) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Acquire)
+    }
+}
+
+/// A proxy that stands still.
+pub(super) struct Paused<'a> {
+    stage: &'a Stage,
+    proxy: usize,
+}
+
+impl Paused<'_> {
+    pub(super) fn go_on(self) {
+        let proxies = self.stage.proxies.lock().expect("nobody panics in here");
+        proxies[self.proxy].go_on();
+        self.stage.addresses.lock().expect("nobody panics in here")[self.proxy] = proxies[self.proxy].address;
     }
 }
 

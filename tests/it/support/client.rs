@@ -10,10 +10,9 @@ use serde_json::Value;
 use super::waiting::PATIENCE;
 use super::wire::{Head, Kind, read_body, read_head};
 
-/// A request, put together field by field.
+/// A POST, put together field by field.
 #[derive(Debug, Clone)]
 pub struct Request {
-    method: &'static str,
     path: String,
     fields: Vec<(String, String)>,
     body: Vec<u8>,
@@ -31,17 +30,9 @@ pub struct Answer {
 pub struct Pending(JoinHandle<io::Result<Answer>>);
 
 impl Request {
-    pub fn new(method: &'static str, path: &str) -> Request {
-        let fields = vec![("host".to_owned(), HOST.to_owned())];
-        Request { method, path: path.to_owned(), fields, body: Vec::new() }
-    }
-
-    pub fn get(path: &str) -> Request {
-        Request::new("GET", path)
-    }
-
     pub fn post(path: &str) -> Request {
-        Request::new("POST", path)
+        let fields = vec![("host".to_owned(), HOST.to_owned())];
+        Request { path: path.to_owned(), fields, body: Vec::new() }
     }
 
     pub fn field(mut self, name: &str, value: &str) -> Request {
@@ -58,13 +49,18 @@ impl Request {
         self
     }
 
-    /// Sends it and reads the answer; an error when there is no whole one.
-    pub fn send(&self, address: SocketAddr) -> io::Result<Answer> {
+    /// Sends it and leaves the answer unread. Who drops the connection hangs up.
+    pub fn begin(&self, address: SocketAddr) -> io::Result<TcpStream> {
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(&self.bytes())?;
-        let mut reader = BufReader::new(stream);
+        Ok(stream)
+    }
+
+    /// Sends it and reads the answer; an error when there is no whole one.
+    pub fn send(&self, address: SocketAddr) -> io::Result<Answer> {
+        let mut reader = BufReader::new(self.begin(address)?);
         let head = read_head(&mut reader)?.ok_or(ErrorKind::UnexpectedEof)?;
         let status = head.start.split(' ').nth(1).and_then(|status| status.parse().ok());
         let body = read_body(&mut reader, &head, Kind::Answer)?;
@@ -78,7 +74,7 @@ impl Request {
     }
 
     fn bytes(&self) -> Vec<u8> {
-        let mut text = format!("{} {} HTTP/1.1\r\n", self.method, self.path);
+        let mut text = format!("POST {} HTTP/1.1\r\n", self.path);
         for (name, value) in &self.fields {
             write!(text, "{name}: {value}\r\n").expect("a string takes it");
         }

@@ -51,6 +51,7 @@ struct State {
     executions: Vec<Received>,
     scripts: VecDeque<Reply>,
     connections: usize,
+    open: usize,
     /// Connections between two requests.
     idle: HashMap<usize, Arc<TcpStream>>,
     is_away: bool,
@@ -96,9 +97,10 @@ impl Upstream {
         self.shared.lock().executions.clone()
     }
 
-    /// How often a key was acted on.
-    pub fn executions_of(&self, key: &str) -> usize {
-        self.shared.lock().executions.iter().filter(|request| request.key.as_deref() == Some(key)).count()
+    /// The requests with a key that were acted on.
+    pub fn executions_of(&self, key: &str) -> Vec<Received> {
+        let executions = self.executions();
+        executions.into_iter().filter(|request| request.key.as_deref() == Some(key)).collect()
     }
 
     /// How many connections were accepted.
@@ -126,8 +128,19 @@ impl Upstream {
         assert!(!timeout.timed_out(), "{} executions came, not {count}", state.executions.len());
     }
 
-    /// Closes every connection that is between two requests.
-    pub fn close_idle(&self) {
+    /// How many connections are open.
+    pub fn open_connections(&self) -> usize {
+        self.shared.lock().open
+    }
+
+    /// Closes the connections that lie idle between two requests, as soon as there are so many.
+    pub fn close_idle(&self, count: usize) {
+        eventually("idle connections", || (self.shared.lock().idle.len() == count).then_some(()));
+        self.close_all_idle();
+        eventually("their end", || (self.shared.lock().idle.is_empty()).then_some(()));
+    }
+
+    fn close_all_idle(&self) {
         for (_, stream) in self.shared.lock().idle.drain() {
             let _ = stream.shutdown(Shutdown::Both);
         }
@@ -138,7 +151,7 @@ impl Upstream {
         self.shared.lock().is_away = true;
         // Whoever accepts finds the mark and leaves, and the port with it.
         eventually("the upstream to be away", || TcpStream::connect(self.address).is_err().then_some(()));
-        self.close_idle();
+        self.close_all_idle();
     }
 
     /// Accepts again, on the same port.
@@ -153,7 +166,7 @@ impl Drop for Upstream {
     fn drop(&mut self) {
         self.shared.lock().is_away = true;
         let _ = TcpStream::connect(self.address);
-        self.close_idle();
+        self.close_all_idle();
     }
 }
 
@@ -186,10 +199,14 @@ fn accept(listener: TcpListener, shared: Arc<Shared>) {
             }
             let number = state.connections;
             state.connections += 1;
+            state.open += 1;
             drop(state);
             let shared = shared.clone();
             // A connection that breaks is what the tests are about.
-            thread::spawn(move || drop(serve(number, Arc::new(stream), &shared)));
+            thread::spawn(move || {
+                drop(serve(number, Arc::new(stream), &shared));
+                shared.lock().open -= 1;
+            });
         }
     });
 }
