@@ -68,6 +68,11 @@ impl Drain {
         self.shared.over.send_replace(true);
     }
 
+    /// Whether the time is over: nothing may begin any more.
+    pub fn is_over(&self) -> bool {
+        *self.shared.over.borrow()
+    }
+
     /// Waits until the time is over.
     pub async fn over(&self) {
         let mut over = self.shared.over.subscribe();

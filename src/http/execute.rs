@@ -22,6 +22,7 @@ use super::answer::{self, Answer};
 use super::attempt::{Attempt, Gate, IDEMPOTENCY_ATTEMPT, IDEMPOTENCY_STATUS};
 use super::body::{ClientBodyError, KeptBody, RequestBody, ResponseBody};
 use super::collect::{Collected, Excess, Stopped, collect};
+use super::drain::Drain;
 use super::keyed::{KeyPlace, Printer, joined, key_with_body, scope};
 use super::layer::Settings;
 use super::policy::{KeyRule, Policy, StoreDown};
@@ -239,7 +240,10 @@ impl<S> Execution<S> {
         failpoint::reach("reserved");
         let Keyed { mut parts, body, key, id, fingerprint } = keyed;
         let number = claim.attempt();
-        let gate = Arc::new(Gate { holds: Box::new(claim.watch()), passed: AtomicBool::new(false) });
+        let (holds, drain) = (claim.watch(), self.settings.drain.clone());
+        // What has not begun when the time is over does not begin, even if a connection comes free right then.
+        let holds = move || holds() && !drain.as_ref().is_some_and(Drain::is_over);
+        let gate = Arc::new(Gate { holds: Box::new(holds), passed: AtomicBool::new(false) });
         parts.headers.insert(IDEMPOTENCY_ATTEMPT, number.into());
         parts.extensions.insert(Attempt { key, id, number, gate: gate.clone() });
         let request = Request::from_parts(parts, RequestBody::kept(body));
