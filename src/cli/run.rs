@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use secrecy::SecretString;
 use tracing::warn;
 
 use super::args::RunArguments;
@@ -69,7 +70,8 @@ fn run_without_file(url: &str, mut overrides: Overrides) -> Result<(), Failure> 
         None => PortTaken::TakeAnother,
     };
     // The token is made only when all else is well: a wrong flag leaves no file behind.
-    Config::for_upstream(url, &overrides).map_err(wrong)?;
+    let to_be_made = overrides.admin_token.clone().unwrap_or_else(|| SecretString::from("to be made"));
+    Config::for_upstream(url, &Overrides { admin_token: Some(to_be_made), ..overrides.clone() }).map_err(wrong)?;
     let (token, source) = token::known_or_new()?;
     overrides.admin_token = Some(token);
     let config = Config::for_upstream(url, &overrides).map_err(wrong)?;

@@ -23,7 +23,7 @@ use tower_service::Service;
 use tracing::{debug, warn};
 
 use crate::failpoint;
-use crate::http::attempt::{Attempt, Disposition, UpstreamTime};
+use crate::http::attempt::{Attempt, Disposition, IDEMPOTENCY_OUTCOME, UpstreamTime};
 use crate::http::body::{ClientBodyError, RequestBody};
 use crate::http::policy::Policy;
 use crate::http::refusal::Refusal;
@@ -103,6 +103,10 @@ impl Forward {
 
     fn refuse(&self, refusal: Refusal, disposition: Disposition) -> Response<UpstreamBody> {
         let mut response = refusal.into_response(self.policy.docs_url.as_deref()).map(UpstreamBody::refusal);
+        if matches!(disposition, Disposition::Unknown(_)) {
+            // A part was sent: a proxy before this one must not take its key for free.
+            response.headers_mut().remove(IDEMPOTENCY_OUTCOME);
+        }
         response.extensions_mut().insert(disposition);
         response
     }
@@ -118,7 +122,8 @@ impl Forward {
 
     fn broken(&self, error: &hyper::Error, is_unsent: bool) -> Response<UpstreamBody> {
         if let Some(refusal) = clients_fault(error) {
-            return self.refuse(refusal, Disposition::Unknown("client-body"));
+            let disposition = if is_unsent { Disposition::NotExecuted } else { Disposition::Unknown("client-body") };
+            return self.refuse(refusal, disposition);
         }
         warn!(upstream = %self.pool.spec().name, %error, is_unsent, "the exchange broke off");
         match is_unsent {

@@ -183,6 +183,17 @@ fn the_token_of_the_environment_is_the_admin_listeners() {
 }
 
 #[test]
+fn a_public_admin_listener_gets_the_token_that_is_made() {
+    let (api, folder) = (Api::start(), folder());
+    let mut public = command(folder.path(), &["run", "--upstream", &api.url(), "--listen", "127.0.0.1:0"]);
+    let mut proxy = Running::start(public.args(["--admin", "0.0.0.0:0"]));
+    let admin = proxy.admin();
+    assert_eq!(onceproxy(folder.path(), &["records", "--admin", &admin, "list"]).code, 0);
+    let mut stranger = command(folder.path(), &["records", "--admin", &admin, "list"]);
+    assert_eq!(output(stranger.env("ONCEPROXY_ADMIN_TOKEN", "wrong")).code, 1);
+}
+
+#[test]
 fn what_cannot_work_is_refused_before_anything_is_made() {
     let (api, folder) = (Api::start(), folder());
     let at = folder.path();

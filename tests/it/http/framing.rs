@@ -1,8 +1,9 @@
 //! H14 to H18: how messages are framed.
 
 use std::io::{Read, Write};
+use std::net::TcpListener;
 
-use super::raw::{Proxy, read_message};
+use super::raw::{Proxy, Setup, read_message};
 
 const KEY: &str = "idempotency-key: k\r\n";
 
@@ -78,6 +79,26 @@ fn a_broken_chunk_is_answered_before_the_close_h17() {
             assert!(answer.contains("\"code\":\"bad-request\""), "{body:?}: {answer}");
         }
     }
+}
+
+#[test]
+fn what_was_sent_in_part_is_never_called_not_executed() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let proxy = Setup::new().upstream(|upstream| upstream.port = port).start();
+    let mut client = proxy.connect();
+    let part = "POST / HTTP/1.1\r\nhost: api\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n";
+    client.write_all(part.as_bytes()).expect("the proxy reads");
+    let (mut upstream, _) = listener.accept().expect("the proxy connects");
+    let (mut sent, mut byte) = (Vec::new(), [0]);
+    while !sent.ends_with(b"ab\r\n") {
+        upstream.read_exact(&mut byte).expect("the proxy sends");
+        sent.push(byte[0]);
+    }
+    client.write_all(b"zz\r\n").expect("the proxy reads");
+    let answer = read_message(&mut client, true).expect("an answer");
+    assert_eq!((answer.status(), answer.code().as_str()), (400, "bad-request"));
+    assert!(!answer.has("idempotency-outcome"), "{}", answer.head);
 }
 
 #[test]
