@@ -81,9 +81,7 @@ impl Forward {
             };
             let is_unsent = lease.traffic().written_bytes() == written_bytes;
             let mut error = match failure {
-                Failure::Timeout if is_unsent => {
-                    return self.refuse(Refusal::UpstreamNotReached, Disposition::NotExecuted);
-                }
+                // Also when no byte has left yet: the connection still stands, and what it holds may leave later.
                 Failure::Timeout => {
                     warn!(upstream = %spec.name, "no answer in time");
                     return self.refuse(Refusal::UpstreamTimeout, Disposition::Unknown("upstream-timeout"));
