@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HOST};
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -61,6 +61,7 @@ impl Forward {
                 Err(_) => return self.refuse(Refusal::UpstreamNotReached, Disposition::NotExecuted),
             }
         }
+        frame_as_http1(&mut request);
         let began = Instant::now();
         let mut want = Want::Any;
         loop {
@@ -139,6 +140,13 @@ impl Forward {
     ) -> Response<UpstreamBody> {
         let spec = self.pool.spec();
         let (mut parts, incoming) = response.into_parts();
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            // Nobody asked for it: what follows is not HTTP.
+            warn!(upstream = %spec.name, "the upstream switched protocols unasked");
+            return self.refuse(Refusal::UpstreamLost, Disposition::Unknown("upstream-lost"));
+        }
+        parts.version = Version::HTTP_11;
+        settle_length(&mut parts.headers, &incoming);
         let idle_for = keep_alive(&parts.headers).unwrap_or(spec.idle_timeout);
         remove_hop_by_hop(&mut parts.headers);
         parts.extensions.insert(UpstreamTime(began.elapsed()));
@@ -150,6 +158,36 @@ impl Forward {
         let patience =
             Patience { between_chunks: spec.response_timeout, held: is_held.then_some((deadline, max_held_bytes)) };
         Response::from_parts(parts, UpstreamBody::new(incoming, lease, idle_for, patience))
+    }
+}
+
+/// The version and framing of the connection that a request goes out on, whichever it came in on: a body of a length
+/// that nobody told is chunked. hyper would leave it out.
+fn frame_as_http1(request: &mut Request<Sent>) {
+    *request.version_mut() = Version::HTTP_11;
+    let body = request.body();
+    let has_length = body.is_end_stream() || body.size_hint().exact().is_some();
+    if !has_length {
+        request.headers_mut().remove(CONTENT_LENGTH);
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+/// What a response's head says of its length, where it says it twice (RFC 9112 section 6.3).
+fn settle_length(headers: &mut HeaderMap, body: &Incoming) {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let is_plain = match (lengths.next(), lengths.next()) {
+        (Some(length), None) => !length.as_bytes().contains(&b','),
+        (None, _) => true,
+        (Some(_), Some(_)) => false,
+    };
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    } else if !is_plain {
+        match body.size_hint().exact() {
+            Some(length) => drop(headers.insert(CONTENT_LENGTH, length.into())),
+            None => drop(headers.remove(CONTENT_LENGTH)),
+        }
     }
 }
 
@@ -180,6 +218,7 @@ fn copy_of(request: &Request<Sent>) -> Option<Request<Sent>> {
     let mut copy = Request::new(request.body().try_clone()?);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
     Some(copy)
 }

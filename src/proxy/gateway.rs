@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ALLOW, AUTHORIZATION, CONNECTION, COOKIE, HOST, MAX_FORWARDS};
+use http::header::{ALLOW, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, MAX_FORWARDS};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -167,7 +167,7 @@ impl Connection {
         let mut active = Active { connection: self.clone(), route: None };
         let (mut parts, incoming) = request.into_parts();
         let (method, target, version) = (parts.method.clone(), parts.uri.clone(), parts.version);
-        let body = ClientBody::new(incoming, self.activity.clone(), self.gateway.listener.body_timeout);
+        let body = ClientBody::new(incoming, version, self.activity.clone(), self.gateway.listener.body_timeout);
         let way = self.way(&mut parts);
         let mut response = match way {
             Ok(Way::Route(route)) => {
@@ -204,6 +204,12 @@ impl Connection {
             total: began.elapsed(),
             upstream: extensions.get::<UpstreamTime>().map(|time| time.0),
         });
+        if method == Method::HEAD && refused.is_some() {
+            // An answer to HEAD has no body (RFC 9110 section 9.3.2; H20), and hyper lets it pass over HTTP/2.
+            let length = response.body().size_hint().exact().unwrap_or_default();
+            response.headers_mut().insert(CONTENT_LENGTH, length.into());
+            *response.body_mut() = ResponseBody::from(Bytes::new());
+        }
         if self.activity.has_unread_body() && version <= http::Version::HTTP_11 {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }

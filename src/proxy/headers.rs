@@ -40,7 +40,7 @@ pub struct Via {
 pub struct EffectiveHost {
     /// As received, with the port if there is one.
     pub value: HeaderValue,
-    /// In lower case, without the port.
+    /// In lower case, without the port and a trailing dot.
     pub name: String,
     /// The element of `Forwarded` that tells of this host and of the connection's peer.
     forwarded: HeaderValue,
@@ -235,6 +235,8 @@ pub fn effective_host(parts: &http::request::Parts, peer: &Peer) -> Result<Optio
         (http::Version::HTTP_2, Some(host)) if !host.value.as_bytes().eq_ignore_ascii_case(target.value.as_bytes()) => {
             Err(bad("Host and :authority differ."))
         }
+        // Also where the target tells the host (RFC 9112 section 3.2).
+        (http::Version::HTTP_11, None) => Err(bad("The request has no Host.")),
         // The absolute form's host wins (RFC 9112 section 3.2.2).
         _ => Ok(Some(target)),
     }
@@ -255,7 +257,9 @@ fn checked_host(value: &HeaderValue, peer: &Peer) -> Result<EffectiveHost, Refus
         return Err(bad());
     }
     let forwarded = forwarded_element(peer.address.ip(), Some(authority.as_str()));
-    Ok(EffectiveHost { value: value.clone(), name: name.to_ascii_lowercase(), forwarded })
+    // The root's dot names the same host.
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    Ok(EffectiveHost { value: value.clone(), name, forwarded })
 }
 
 #[cfg(test)]
@@ -362,5 +366,6 @@ mod tests {
             assert!(checked_host(&HeaderValue::from_str(good).expect("a value"), &peer(&[])).is_ok(), "{good:?}");
         }
         assert_eq!(host("API.Example:80").name, "api.example");
+        assert_eq!(host("api.example.:80").name, "api.example");
     }
 }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -21,6 +22,9 @@ pub struct ClientBody {
     incoming: Incoming,
     activity: Arc<Activity>,
     limit: Duration,
+    /// How many bytes there are to be, where the client said so.
+    announced_bytes: Option<u64>,
+    version: Version,
     received_bytes: u64,
     /// How long was waited for the client so far; time in which nobody asked for more does not count.
     waited: Duration,
@@ -30,9 +34,16 @@ pub struct ClientBody {
 }
 
 impl ClientBody {
-    pub(in crate::proxy) fn new(incoming: Incoming, activity: Arc<Activity>, limit: Duration) -> ClientBody {
+    pub(in crate::proxy) fn new(
+        incoming: Incoming,
+        version: Version,
+        activity: Arc<Activity>,
+        limit: Duration,
+    ) -> ClientBody {
         let has_ended = incoming.is_end_stream();
         ClientBody {
+            announced_bytes: incoming.size_hint().exact(),
+            version,
             incoming,
             activity,
             limit,
@@ -54,6 +65,12 @@ impl ClientBody {
     fn is_below_rate(&self) -> bool {
         let beyond = self.waited.saturating_sub(self.limit).as_secs();
         self.received_bytes < beyond.saturating_mul(MIN_RATE)
+    }
+
+    /// Whether the body ended before its end: hyper takes a stream that was reset without an error for a whole one.
+    fn is_cut(&self) -> bool {
+        let is_reset = self.version == Version::HTTP_2 && !self.incoming.is_end_stream();
+        is_reset || self.announced_bytes.is_some_and(|announced| self.received_bytes < announced)
     }
 
     fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
@@ -98,7 +115,7 @@ impl Body for ClientBody {
             }
             Poll::Ready(None) => {
                 this.has_ended = true;
-                Poll::Ready(None)
+                Poll::Ready(if this.is_cut() { Some(Err(ClientBodyError::Gone)) } else { None })
             }
             Poll::Pending if this.is_overdue(cx) => Poll::Ready(Some(Err(ClientBodyError::TooSlow))),
             Poll::Pending => Poll::Pending,

@@ -197,3 +197,35 @@ fn a_request_waits_for_a_connection_that_comes_back() {
     }
     assert_eq!(proxy.upstream.count(), 20);
 }
+
+#[test]
+fn a_chunked_get_keeps_its_body_and_an_old_client_makes_no_old_request() {
+    let proxy = Proxy::start();
+    proxy.send("GET / HTTP/1.1\r\nhost: api\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n");
+    assert_eq!(proxy.upstream.last().text(), "ab");
+    proxy.send("POST / HTTP/1.0\r\nhost: api\r\ncontent-length: 2\r\n\r\nab");
+    assert_eq!(proxy.upstream.last().start_line(), "POST / HTTP/1.1");
+}
+
+#[test]
+fn an_answer_that_tells_its_length_twice_is_passed_on_whole_h19() {
+    let proxy = Proxy::start();
+    for response in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\nabcde",
+    ] {
+        proxy.upstream.answers(response);
+        let answer = proxy.post("/", "", "x");
+        assert_eq!(answer.text(), "abcde", "{response}");
+        assert!(answer.all("content-length").len() <= 1, "{}", answer.head);
+    }
+}
+
+#[test]
+fn a_switch_of_protocols_that_nobody_asked_for_is_a_lost_answer_h25() {
+    let proxy = Proxy::start();
+    proxy.upstream.answers("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n");
+    let answer = proxy.post("/", KEY, "x");
+    assert_eq!((answer.status(), answer.code().as_str()), (502, "upstream-lost"));
+    assert_eq!(proxy.post("/", KEY, "x").code(), "outcome-unknown");
+}

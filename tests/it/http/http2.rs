@@ -104,3 +104,76 @@ async fn a_stream_that_is_reset_still_records_h31() {
     assert_eq!(replay.headers()["idempotency-replayed"], "true");
     assert_eq!(proxy.upstream.count(), 1);
 }
+
+/// A body of which nobody tells the length, in these chunks.
+fn stream_of(chunks: &'static [&'static str]) -> http_body_util::combinators::BoxBody<Bytes, std::io::Error> {
+    let frames = chunks.iter().map(|chunk| Ok(http_body::Frame::data(Bytes::from_static(chunk.as_bytes()))));
+    BodyExt::boxed(http_body_util::StreamBody::new(futures_util::stream::iter(frames)))
+}
+
+#[tokio::test]
+async fn a_body_without_a_length_reaches_the_upstream_whole() {
+    let proxy = Proxy::start();
+    let stream = TcpStream::connect(proxy.address).await.expect("the proxy accepts");
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("the proxy speaks HTTP/2");
+    tokio::spawn(connection);
+    for key in [None, Some("k")] {
+        let mut request = Request::post("http://api/");
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let request = request.body(stream_of(&["amount", "=100"])).expect("a request");
+        let answer = whole(sender.send_request(request).await.expect("an answer")).await;
+        assert_eq!(answer.status(), 200);
+        let seen = proxy.upstream.last();
+        assert_eq!(
+            (seen.text().as_str(), seen.start_line()),
+            ("amount=100", "POST / HTTP/1.1"),
+            "{key:?}: {}",
+            seen.head
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_is_reset_without_an_error_is_never_executed() {
+    let proxy = Proxy::start();
+    let stream = TcpStream::connect(proxy.address).await.expect("the proxy accepts");
+    let (sender, connection) = h2::client::handshake(stream).await.expect("the proxy speaks HTTP/2");
+    tokio::spawn(connection);
+    for length in [None, Some("100")] {
+        let mut sender = sender.clone().ready().await.expect("a stream");
+        let mut request = Request::post("http://api/").header("idempotency-key", "k");
+        if let Some(length) = length {
+            request = request.header("content-length", length);
+        }
+        let (answer, mut body) =
+            sender.send_request(request.body(()).expect("a request"), false).expect("the stream opens");
+        body.send_data(Bytes::from_static(b"first half"), false).expect("it is taken");
+        tokio::task::yield_now().await;
+        body.send_reset(h2::Reason::NO_ERROR);
+        assert!(answer.await.is_err());
+    }
+    // The key is free: the whole request is the first one.
+    let mut sender = connect(&proxy).await;
+    let answer = whole(sender.send_request(post("k")).await.expect("an answer")).await;
+    assert_eq!(answer.headers()["idempotency-status"], "executed");
+    assert_eq!(proxy.upstream.count(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_to_head_has_no_body_h20() {
+    let policy = onceproxy::Policy::optional().route("only");
+    let proxy = super::raw::Setup::new().routes(vec![(None, "/only", policy)]).start();
+    let stream = TcpStream::connect(proxy.address).await.expect("the proxy accepts");
+    let (sender, connection) = h2::client::handshake(stream).await.expect("the proxy speaks HTTP/2");
+    tokio::spawn(connection);
+    let mut sender = sender.ready().await.expect("a stream");
+    let request = Request::head("http://api/nothing").body(()).expect("a request");
+    let (answer, _) = sender.send_request(request, true).expect("the stream opens");
+    let mut answer = answer.await.expect("an answer");
+    assert_eq!(answer.status(), 404);
+    assert!(answer.headers().contains_key("content-length"));
+    assert!(answer.body_mut().data().await.is_none());
+}

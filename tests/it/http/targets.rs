@@ -33,6 +33,8 @@ fn a_request_needs_one_good_host_h10() {
         assert_eq!((answer.status(), answer.code().as_str()), (400, "bad-request"), "{fields:?}");
         assert_eq!(answer.one("connection"), "close");
     }
+    let absolute = proxy.send("GET http://api/ HTTP/1.1\r\n\r\n");
+    assert_eq!(absolute.status(), 400, "the absolute form needs one too");
     assert_eq!(proxy.upstream.count(), 0);
     assert_eq!(proxy.send("GET / HTTP/1.0\r\n\r\n").status(), 200, "HTTP/1.0 knows no Host");
 }
@@ -91,6 +93,7 @@ fn no_route_is_a_404_and_an_ambiguous_one_a_400() {
         .start();
     let answer = proxy.send("GET /v1/x HTTP/1.1\r\nhost: other\r\n\r\n");
     assert_eq!((answer.status(), answer.code().as_str()), (404, "no-route"));
+    assert_eq!(proxy.send("GET /v1/x HTTP/1.1\r\nhost: API.:80\r\n\r\n").status(), 200, "the same host");
     let proxy = Setup::new()
         .routes(vec![
             (None, "/v1/payments", Policy::required().route("pay")),
