@@ -140,7 +140,8 @@ async fn a_body_without_a_length_reaches_the_upstream_whole() {
 async fn an_upload_that_is_reset_without_an_error_is_never_executed() {
     let proxy = Proxy::start();
     let stream = TcpStream::connect(proxy.address).await.expect("the proxy accepts");
-    let (sender, connection) = h2::client::handshake(stream).await.expect("the proxy speaks HTTP/2");
+    let (sender, mut connection) = h2::client::handshake(stream).await.expect("the proxy speaks HTTP/2");
+    let mut pings = connection.ping_pong().expect("nobody pings yet");
     tokio::spawn(connection);
     for length in [None, Some("100")] {
         let mut sender = sender.clone().ready().await.expect("a stream");
@@ -151,7 +152,8 @@ async fn an_upload_that_is_reset_without_an_error_is_never_executed() {
         let (answer, mut body) =
             sender.send_request(request.body(()).expect("a request"), false).expect("the stream opens");
         body.send_data(Bytes::from_static(b"first half"), false).expect("it is taken");
-        tokio::task::yield_now().await;
+        // Answered when the proxy has read what came before.
+        pings.ping(h2::Ping::opaque()).await.expect("a pong");
         body.send_reset(h2::Reason::NO_ERROR);
         assert!(answer.await.is_err());
     }
