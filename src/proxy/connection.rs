@@ -37,7 +37,7 @@ pub(super) async fn serve(
 ) {
     let spec = gateway.listener();
     let deadline = Instant::now() + spec.header_timeout;
-    let clocks = Clocks { head: spec.header_timeout, idle: spec.idle_timeout };
+    let clocks = Clocks { head: spec.header_timeout, idle: spec.idle_timeout, write: spec.body_timeout };
     let _ = stream.set_nodelay(true);
     let mut leave = pin!(leave);
     let (protocol, front) = tokio::select! {
@@ -48,7 +48,7 @@ pub(super) async fn serve(
         },
         () = &mut leave => return,
     };
-    let activity = Arc::new(Activity::default());
+    let activity = Arc::new(Activity::new());
     let peer = Peer::new(address, &spec.trusted_proxies);
     let connection = Arc::new(Connection::new(gateway, peer, activity.clone()));
     let service = service_fn(move |request| connection.clone().answer(request));

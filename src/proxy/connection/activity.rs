@@ -1,25 +1,82 @@
 //! What a connection is doing, as its socket and its requests tell each other.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::task::Waker;
+
+use tokio::time::{Duration, Instant};
 
 /// Shared by a connection's socket and requests.
-#[derive(Default)]
 pub struct Activity {
+    opened: Instant,
+    /// Requests under way.
     requests: AtomicUsize,
+    /// Requests so far.
+    begun: AtomicUsize,
+    /// When the last request ended, in nanoseconds after `opened`.
+    last_end: AtomicU64,
+    /// Until when the socket's sleep lasts, likewise.
+    awake_at: AtomicU64,
+    /// Who reads the socket.
+    reader: Mutex<Option<Waker>>,
     has_unread_body: AtomicBool,
 }
 
 impl Activity {
+    pub(in crate::proxy) fn new() -> Activity {
+        Activity {
+            opened: Instant::now(),
+            requests: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
+            last_end: AtomicU64::new(0),
+            awake_at: AtomicU64::new(u64::MAX),
+            reader: Mutex::default(),
+            has_unread_body: AtomicBool::new(false),
+        }
+    }
+
     pub(super) fn is_busy(&self) -> bool {
         self.requests.load(Ordering::Acquire) > 0
     }
 
+    /// How many requests there were so far.
+    pub(super) fn begun(&self) -> usize {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    /// When the last request ended.
+    pub(super) fn last_end(&self) -> Instant {
+        self.opened + Duration::from_nanos(self.last_end.load(Ordering::Acquire))
+    }
+
+    /// The socket's sleep lasts until then; the reader is woken when a request ends after it.
+    pub(super) fn sleeps_until(&self, deadline: Instant, reader: &Waker) {
+        self.awake_at.store(self.since(deadline), Ordering::Release);
+        let mut kept = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        if !kept.as_ref().is_some_and(|kept| kept.will_wake(reader)) {
+            *kept = Some(reader.clone());
+        }
+    }
+
     pub(in crate::proxy) fn request_begins(&self) {
+        self.begun.fetch_add(1, Ordering::AcqRel);
         self.requests.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(in crate::proxy) fn request_ends(&self) {
+        let now = self.since(Instant::now());
+        self.last_end.store(now, Ordering::Release);
         self.requests.fetch_sub(1, Ordering::AcqRel);
+        // The sleep ended while nobody had a use for it: without a nudge nothing would begin the idle time.
+        if self.awake_at.load(Ordering::Acquire) <= now
+            && let Some(reader) = &*self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            reader.wake_by_ref();
+        }
+    }
+
+    fn since(&self, instant: Instant) -> u64 {
+        u64::try_from(instant.saturating_duration_since(self.opened).as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// A request's body was given up before its end: what is left of it comes in and nobody reads it.

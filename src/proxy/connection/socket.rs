@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::activity::Activity;
 use crate::failpoint;
@@ -31,6 +31,8 @@ const CUT_BYTES: usize = 10;
 pub(super) struct Clocks {
     pub(super) head: Duration,
     pub(super) idle: Duration,
+    /// Without taking a byte of an answer.
+    pub(super) write: Duration,
 }
 
 /// Which protocol runs over the socket.
@@ -62,6 +64,10 @@ pub(super) struct ClientSocket {
     phase: Phase,
     deadline: Instant,
     sleep: Pin<Box<Sleep>>,
+    /// How many requests had begun when the phase was last looked at.
+    seen_requests: usize,
+    /// Runs while the client takes nothing of what is written.
+    blocked: Option<Pin<Box<Sleep>>>,
     closing: Closing,
 }
 
@@ -94,19 +100,24 @@ impl ClientSocket {
             phase,
             deadline,
             sleep: Box::pin(sleep_until(deadline)),
+            seen_requests: 0,
+            blocked: None,
             closing: Closing::No,
         }
     }
 
     fn look_at_phase(&mut self) {
-        match (self.activity.is_busy(), self.phase) {
-            (true, _) => self.phase = Phase::Busy,
-            (false, Phase::Busy) => {
-                self.phase = Phase::Idle;
-                self.deadline = Instant::now() + self.clocks.idle;
-            }
-            (false, Phase::Head | Phase::Idle) => {}
+        if self.activity.is_busy() {
+            self.phase = Phase::Busy;
+            return;
         }
+        // One that was answered at once has begun and ended since the last look.
+        let begun = self.activity.begun();
+        if self.phase == Phase::Busy || begun != self.seen_requests {
+            self.phase = Phase::Idle;
+            self.deadline = self.activity.last_end() + self.clocks.idle;
+        }
+        self.seen_requests = begun;
     }
 
     fn bytes_came(&mut self) {
@@ -123,18 +134,33 @@ impl ClientSocket {
     /// Ready when the clock of the present phase has run out. The sleep is moved only when it ends too early.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.phase == Phase::Busy {
+            self.activity.sleeps_until(self.sleep.deadline(), cx.waker());
             return Poll::Pending;
         }
         if self.sleep.deadline() > self.deadline {
             self.sleep.as_mut().reset(self.deadline);
         }
+        self.activity.sleeps_until(self.sleep.deadline(), cx.waker());
         loop {
             ready!(self.sleep.as_mut().poll(cx));
             if Instant::now() >= self.deadline {
                 return Poll::Ready(());
             }
             self.sleep.as_mut().reset(self.deadline);
+            self.activity.sleeps_until(self.deadline, cx.waker());
         }
+    }
+
+    /// Passes a write on, or ends it when the client has taken nothing for too long.
+    fn clocked(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.blocked = None;
+            return written;
+        }
+        let limit = self.clocks.write;
+        let blocked = self.blocked.get_or_insert_with(|| Box::pin(sleep(limit)));
+        ready!(blocked.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing of its answer")))
     }
 
     /// Writes a refusal beside hyper, which is about to close.
@@ -232,7 +258,8 @@ impl Write for ClientSocket {
             return Poll::Ready(Ok(buf.len()));
         }
         let cut = if failpoint::is_armed("replying") { CUT_BYTES.min(buf.len()) } else { buf.len() };
-        let written = ready!(tokio::io::AsyncWrite::poll_write(Pin::new(&mut self.stream), cx, &buf[..cut]));
+        let written = tokio::io::AsyncWrite::poll_write(Pin::new(&mut self.stream), cx, &buf[..cut]);
+        let written = ready!(self.clocked(cx, written));
         failpoint::reach("replying");
         Poll::Ready(written)
     }
@@ -249,7 +276,8 @@ impl Write for ClientSocket {
         if failpoint::is_armed("replying") {
             return self.poll_write(cx, first);
         }
-        tokio::io::AsyncWrite::poll_write_vectored(Pin::new(&mut self.stream), cx, bufs)
+        let written = tokio::io::AsyncWrite::poll_write_vectored(Pin::new(&mut self.stream), cx, bufs);
+        self.clocked(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -125,8 +125,9 @@ impl UpstreamBody {
             sleep: None,
             is_armed: false,
         };
-        if stream.incoming.is_end_stream() {
-            stream.give_back();
+        match &stream.lease {
+            Some(lease) if !stream.incoming.is_end_stream() => lease.traffic().answer_is_held(),
+            _ => stream.give_back(),
         }
         UpstreamBody(Kind::Stream(Box::new(stream)))
     }
@@ -135,6 +136,7 @@ impl UpstreamBody {
 impl Stream {
     fn give_back(&mut self) {
         if let Some(lease) = self.lease.take() {
+            lease.traffic().answer_is_taken();
             lease.give_back(self.idle_for);
         }
     }
@@ -142,6 +144,9 @@ impl Stream {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
+                if let Some(lease) = &self.lease {
+                    lease.traffic().answer_is_held();
+                }
                 self.received_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.is_armed = false;
                 if self.incoming.is_end_stream() {
@@ -162,7 +167,12 @@ impl Stream {
                 let error = io::Error::new(io::ErrorKind::TimedOut, "the upstream's answer came too slowly");
                 Poll::Ready(Some(Err(error.into())))
             }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                if let Some(lease) = &self.lease {
+                    lease.traffic().answer_is_taken();
+                }
+                Poll::Pending
+            }
         }
     }
 

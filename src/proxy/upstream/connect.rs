@@ -9,9 +9,10 @@ use http_body::Body;
 use hyper::client::conn::http1::{self, SendRequest};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::UpstreamSpec;
+use super::pool::Place;
 use super::socket::{Socket, Traffic};
 use crate::proxy::BoxError;
 
@@ -39,7 +40,12 @@ pub(super) struct Connected<B> {
 }
 
 /// Connects to the first address that answers. Begins with another one each time, so that all of them get some.
-pub(super) async fn connect<B>(spec: &UpstreamSpec, turn: &AtomicUsize) -> Result<Connected<B>, ConnectError>
+/// The place is held until the connection has ended.
+pub(super) async fn connect<B>(
+    spec: &UpstreamSpec,
+    turn: &AtomicUsize,
+    place: Place<B>,
+) -> Result<Connected<B>, ConnectError>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
@@ -52,10 +58,15 @@ where
     let socket = Socket::new(stream);
     let traffic = socket.traffic();
     let (sender, connection) = http1::Builder::new().handshake(socket).await.map_err(ConnectError::Handshake)?;
+    let (watched, stall_limit) = (traffic.clone(), spec.response_timeout);
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            debug!(%error, "an upstream connection ended early");
+        tokio::select! {
+            ended = connection => if let Err(error) = ended {
+                debug!(%error, "an upstream connection ended early");
+            },
+            () = watched.stalls(stall_limit) => warn!("a client took nothing of its answer; the upstream's connection is closed"),
         }
+        drop(place);
     });
     Ok(Connected { sender, traffic })
 }

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::UpstreamSpec;
-use super::connect::{ConnectError, connect};
+use super::connect::{ConnectError, Connected, connect};
 use super::socket::Traffic;
 use crate::proxy::BoxError;
 
@@ -68,7 +68,7 @@ enum Taken<B> {
     /// A connection.
     Lease(Lease<B>),
     /// A place for one.
-    Place,
+    Place(Place<B>),
 }
 
 /// Why there is no connection.
@@ -121,16 +121,13 @@ impl<B> Upstream<B> {
         let now = Instant::now();
         // The oldest come first; a shorter limit of one server's own is looked at when its turn comes.
         while self.idle(worker).front().is_some_and(|idle| idle.until <= now || idle.sender.is_closed()) {
-            if self.idle(worker).pop_front().is_some() {
-                self.free_place();
-            }
+            self.idle(worker).pop_front();
         }
     }
 
-    /// Ends the connection that has been idle the longest, of any worker, and leaves its place to the caller.
-    fn take_over_idle(&self) -> bool {
-        let oldest = (0..self.idle.len()).find_map(|worker| self.idle(worker).pop_front());
-        oldest.is_some()
+    /// Ends the connection that has been idle the longest, of any worker. Its place comes free when it has ended.
+    fn end_one_idle(&self) {
+        drop((0..self.idle.len()).find_map(|worker| self.idle(worker).pop_front()));
     }
 }
 
@@ -160,8 +157,6 @@ impl<B> Pool<B> {
                 let Idle { sender, traffic, .. } = idle;
                 return Some(Lease { sender: Some(sender), traffic, pool: self.clone(), is_reused: true });
             }
-            drop(idle);
-            self.upstream.free_place();
         }
     }
 }
@@ -178,7 +173,7 @@ where
     pub async fn lease(&self, want: Want) -> Result<Lease<B>, NoConnection> {
         match self.take(want) {
             Some(Taken::Lease(lease)) => Ok(lease),
-            Some(Taken::Place) => self.open().await,
+            Some(Taken::Place(place)) => self.open(place).await,
             None => self.wait(want).await,
         }
     }
@@ -192,7 +187,7 @@ where
             freed.as_mut().enable();
             match self.take(want) {
                 Some(Taken::Lease(lease)) => return Ok(lease),
-                Some(Taken::Place) => return self.open().await,
+                Some(Taken::Place(place)) => return self.open(place).await,
                 None => timeout_at(deadline, freed).await.map_err(|_| NoConnection::Busy)?,
             }
         }
@@ -201,19 +196,20 @@ where
     /// Takes what is free at this moment.
     fn take(&self, want: Want) -> Option<Taken<B>> {
         let reused = if want == Want::Any { self.reuse() } else { None };
-        match reused {
-            Some(lease) => Some(Taken::Lease(lease)),
-            None => (self.upstream.take_place() || self.upstream.take_over_idle()).then_some(Taken::Place),
+        if let Some(lease) = reused {
+            return Some(Taken::Lease(lease));
         }
+        if self.upstream.take_place() {
+            return Some(Taken::Place(Place(self.upstream.clone())));
+        }
+        self.upstream.end_one_idle();
+        None
     }
 
     /// Opens a connection in a place that was taken.
-    async fn open(&self) -> Result<Lease<B>, NoConnection> {
-        // Also when the caller goes away while connecting.
-        let mut place = Place(Some(&self.upstream));
-        let connected = connect(&self.upstream.spec, &self.upstream.turn).await?;
-        place.0 = None;
-        Ok(Lease { sender: Some(connected.sender), traffic: connected.traffic, pool: self.clone(), is_reused: false })
+    async fn open(&self, place: Place<B>) -> Result<Lease<B>, NoConnection> {
+        let Connected { sender, traffic } = connect(&self.upstream.spec, &self.upstream.turn, place).await?;
+        Ok(Lease { sender: Some(sender), traffic, pool: self.clone(), is_reused: false })
     }
 }
 
@@ -227,8 +223,9 @@ impl<B> Lease<B> {
     pub fn give_back(mut self, idle_for: Duration) {
         let Some(sender) = self.sender.take() else { return };
         let upstream = self.pool.upstream.clone();
-        if sender.is_closed() {
-            return upstream.free_place();
+        // One that still sends (the answer came early) or was closed is no use to anybody.
+        if !sender.is_ready() {
+            return;
         }
         let until = Instant::now() + idle_for.min(upstream.spec.idle_timeout);
         upstream.idle(self.pool.worker).push_back(Idle { sender, traffic: self.traffic.clone(), until });
@@ -250,22 +247,12 @@ where
     }
 }
 
-impl<B> Drop for Lease<B> {
-    fn drop(&mut self) {
-        if self.sender.take().is_some() {
-            self.pool.upstream.free_place();
-        }
-    }
-}
+/// A place for a connection; it is free again when the connection has ended, whoever used it.
+pub(super) struct Place<B>(Arc<Upstream<B>>);
 
-/// A place that is freed when no connection comes to stand in it.
-struct Place<'a, B>(Option<&'a Upstream<B>>);
-
-impl<B> Drop for Place<'_, B> {
+impl<B> Drop for Place<B> {
     fn drop(&mut self) {
-        if let Some(upstream) = self.0 {
-            upstream.free_place();
-        }
+        self.0.free_place();
     }
 }
 

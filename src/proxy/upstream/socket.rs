@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant, sleep};
 
 use crate::failpoint;
 use crate::proxy::read;
@@ -35,12 +35,20 @@ struct Shared {
     written_bytes: AtomicU64,
     /// Nanoseconds after `opened`.
     last_write: AtomicU64,
+    /// Since when a part of an answer waits for the client to take it, likewise; 0 when none does.
+    held_since: AtomicU64,
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> Socket {
         let opened = Instant::now();
-        let shared = Shared { stream, opened, written_bytes: AtomicU64::new(0), last_write: AtomicU64::new(0) };
+        let shared = Shared {
+            stream,
+            opened,
+            written_bytes: AtomicU64::new(0),
+            last_write: AtomicU64::new(0),
+            held_since: AtomicU64::new(0),
+        };
         Socket { shared: Arc::new(shared) }
     }
 
@@ -57,7 +65,31 @@ impl Traffic {
 
     /// When bytes were last handed to the kernel.
     pub fn last_write(&self) -> Instant {
-        self.shared.opened + std::time::Duration::from_nanos(self.shared.last_write.load(Ordering::Acquire))
+        self.shared.opened + Duration::from_nanos(self.shared.last_write.load(Ordering::Acquire))
+    }
+
+    /// A part of an answer was handed on, and nobody has asked for the next one yet.
+    pub fn answer_is_held(&self) {
+        self.shared.held_since.store(self.shared.since_opened().max(1), Ordering::Release);
+    }
+
+    /// The next part of an answer was asked for, or there is none.
+    pub fn answer_is_taken(&self) {
+        self.shared.held_since.store(0, Ordering::Release);
+    }
+
+    /// Ends when a part of an answer has been held for so long.
+    pub(super) async fn stalls(&self, limit: Duration) {
+        loop {
+            let left = match self.shared.held_since.load(Ordering::Acquire) {
+                0 => limit,
+                since => match (Duration::from_nanos(since) + limit).checked_sub(self.shared.opened.elapsed()) {
+                    Some(left) => left,
+                    None => return,
+                },
+            };
+            sleep(left.max(Duration::from_millis(1))).await;
+        }
     }
 
     /// Asks the kernel whether an idle connection still stands: the end may have come and not been read yet. Bytes
@@ -72,8 +104,11 @@ impl Traffic {
 impl Shared {
     fn wrote(&self, bytes: usize) {
         self.written_bytes.fetch_add(bytes as u64, Ordering::AcqRel);
-        let since = u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.last_write.store(since, Ordering::Release);
+        self.last_write.store(self.since_opened(), Ordering::Release);
+    }
+
+    fn since_opened(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn poll_write_with(

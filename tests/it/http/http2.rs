@@ -179,3 +179,35 @@ async fn a_refusal_to_head_has_no_body_h20() {
     assert!(answer.headers().contains_key("content-length"));
     assert!(answer.body_mut().data().await.is_none());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_without_a_window_does_not_hold_the_upstream() {
+    let proxy = super::raw::Setup::new()
+        .upstream(|upstream| {
+            upstream.max_connections = 1;
+            upstream.connect_timeout = std::time::Duration::from_secs(9);
+            upstream.response_timeout = std::time::Duration::from_millis(400);
+        })
+        .start();
+    proxy.upstream.acts(Box::new(|request, stream| {
+        let answer: &[u8] = match request.start_line().contains("/large") {
+            true => b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n",
+            false => b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+        };
+        let _ = std::io::Write::write_all(stream, answer);
+        if request.start_line().contains("/large") {
+            let _ = std::io::Write::write_all(stream, &[b'x'; 50_000]);
+        }
+    }));
+    let stream = TcpStream::connect(proxy.address).await.expect("the proxy accepts");
+    let handshake = h2::client::Builder::new().initial_window_size(0).handshake::<_, Bytes>(stream).await;
+    let (sender, connection) = handshake.expect("the proxy speaks HTTP/2");
+    tokio::spawn(connection);
+    let mut sender = sender.ready().await.expect("a stream");
+    let request = Request::get("http://api/large").body(()).expect("a request");
+    let (answer, _) = sender.send_request(request, true).expect("the stream opens");
+    let stalled = answer.await.expect("an answer's head");
+    let answer = tokio::task::block_in_place(|| proxy.post("/", "", "x"));
+    assert_eq!(answer.status(), 200);
+    drop(stalled);
+}

@@ -104,3 +104,59 @@ fn all_buffers_together_are_bounded() {
     assert!(answer.has("retry-after"));
     assert_eq!(proxy.post("/", "idempotency-key: k\r\n", "x").status(), 200);
 }
+
+#[test]
+fn the_idle_clock_runs_after_a_long_request_and_after_one_that_was_answered_at_once() {
+    let policy = Policy::optional().route("only");
+    let proxy = Setup::new()
+        .routes(vec![(None, "/{id}", policy)])
+        .listener(|listener| {
+            listener.header_timeout = Duration::from_millis(200);
+            listener.idle_timeout = Duration::from_millis(700);
+        })
+        .start();
+    proxy.upstream.acts(Box::new(|_, stream| {
+        // Longer than a head may take.
+        stream.set_read_timeout(Some(Duration::from_millis(400))).expect("a time limit");
+        let _ = stream.read(&mut [0]);
+        stream.set_read_timeout(None).expect("no time limit");
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    }));
+    for (path, status) in [("/slow", 200), ("/no/route", 404)] {
+        let mut stream = proxy.connect();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: api\r\n\r\n").as_bytes()).expect("the proxy reads");
+        assert_eq!(read_message(&mut stream, true).expect("an answer").status(), status);
+        let idle_since = Instant::now();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).expect("the proxy closes");
+        assert_eq!(String::from_utf8_lossy(&rest), "", "nothing that could pass for another request's answer");
+        let idle = idle_since.elapsed();
+        assert!((Duration::from_millis(600)..Duration::from_secs(3)).contains(&idle), "{path}: {idle:?}");
+    }
+}
+
+#[test]
+fn a_client_that_takes_nothing_of_its_answer_does_not_hold_the_upstream() {
+    let proxy = Setup::new()
+        .listener(|listener| listener.body_timeout = Duration::from_millis(400))
+        .upstream(|upstream| {
+            upstream.max_connections = 1;
+            upstream.connect_timeout = Duration::from_secs(9);
+        })
+        .start();
+    proxy.upstream.acts(Box::new(|request, stream| {
+        if request.start_line().contains("/large") {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n");
+            while stream.write_all(&[b'x'; 65536]).is_ok() {}
+            return;
+        }
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    }));
+    let mut stalled = proxy.connect();
+    stalled.write_all(b"GET /large HTTP/1.1\r\nhost: api\r\n\r\n").expect("the proxy reads");
+    while proxy.upstream.count() == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(proxy.post("/", "", "x").status(), 200);
+    drop(stalled);
+}
