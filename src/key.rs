@@ -66,6 +66,9 @@ pub enum KeyError {
     /// The policy asks for a UUID.
     #[error("the key has to be a UUID")]
     NotUuid,
+    /// The key is in a JSON body, and the body is not one that every reader reads alike.
+    #[error("the body that holds it is not JSON that every reader reads alike")]
+    NotJson,
 }
 
 impl Key {

@@ -39,16 +39,30 @@ impl Pointer {
     }
 
     /// Finds what this pointer names: a string's characters, a number as written. `None` for `null` too.
-    pub fn scalar(&self, document: &[u8]) -> Option<Scalar> {
-        let root = parse(document)?;
-        let mut value = &root;
-        for step in &self.0 {
-            value = match value {
-                Value::Object(members) => members.get(step)?,
-                Value::Array(elements) => elements.get(index(step)?)?,
-                _ => return None,
-            };
-        }
+    ///
+    /// # Errors
+    /// [`NotJson`] when readers may disagree about the document.
+    pub fn scalar(&self, document: &[u8]) -> Result<Option<Scalar>, NotJson> {
+        let root = parse(document).ok_or(NotJson)?;
+        Ok(self.find(&root).and_then(Scalar::of))
+    }
+
+    fn find<'v>(&self, root: &'v Value<'v>) -> Option<&'v Value<'v>> {
+        self.0.iter().try_fold(root, |value, step| match value {
+            Value::Object(members) => members.get(step),
+            Value::Array(elements) => elements.get(index(step)?),
+            Value::Literal(_) | Value::Text(_) => None,
+        })
+    }
+}
+
+/// The document is not JSON, or readers may disagree about it: it has a member twice, or nests too deep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the document is not JSON that every reader reads alike")]
+pub struct NotJson;
+
+impl Scalar {
+    fn of(value: &Value<'_>) -> Option<Scalar> {
         match value {
             Value::Text(text) => Some(Scalar::String(text.clone())),
             Value::Literal(text) if text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
@@ -222,11 +236,17 @@ mod tests {
     #[test]
     fn pointer_finds_a_scalar() {
         let find = |pointer: &str, text: &str| Pointer::parse(pointer).expect("a good pointer").scalar(text.as_bytes());
-        assert_eq!(find("/a/0", r#"{"a":["k"]}"#), Some(Scalar::String("k".into())));
-        assert_eq!(find("/id", r#"{"id":12345678901234567890}"#), Some(Scalar::Number("12345678901234567890".into())));
-        assert_eq!(find("/id", r#"{"id":true}"#), Some(Scalar::Other));
-        assert_eq!(find("/id", r#"{"id":{}}"#), Some(Scalar::Other));
-        assert_eq!(find("/id", r#"{"id":null}"#), None);
-        assert_eq!(find("/a/00", r#"{"a":["k"]}"#), None);
+        assert_eq!(find("/a/0", r#"{"a":["k"]}"#), Ok(Some(Scalar::String("k".into()))));
+        assert_eq!(
+            find("/id", r#"{"id":12345678901234567890}"#),
+            Ok(Some(Scalar::Number("12345678901234567890".into())))
+        );
+        assert_eq!(find("/id", r#"{"id":true}"#), Ok(Some(Scalar::Other)));
+        assert_eq!(find("/id", r#"{"id":{}}"#), Ok(Some(Scalar::Other)));
+        assert_eq!(find("/id", r#"{"id":null}"#), Ok(None));
+        assert_eq!(find("/a/00", r#"{"a":["k"]}"#), Ok(None));
+        for unreadable in ["", "{", r#"{"id":"a","id":"b"}"#, "\u{feff}{\"id\":\"a\"}"] {
+            assert_eq!(find("/id", unreadable), Err(NotJson), "{unreadable}");
+        }
     }
 }

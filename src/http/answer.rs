@@ -13,7 +13,7 @@ use http_body::Body;
 use super::attempt::{Disposition, IDEMPOTENCY_OUTCOME, IDEMPOTENCY_REPLAYED, IDEMPOTENCY_STATUS, NOT_EXECUTED};
 use super::body::ResponseBody;
 use super::budget::Budget;
-use super::collect::{Collected, Excess, Rewound, Stopped, collect};
+use super::collect::{Collected, Excess, Overdraft, Rewound, Stopped, collect};
 use super::policy::Policy;
 use super::refusal::{Refusal, Refused};
 use super::replay::{Recorded, Recording, keep_end_to_end, split_dropped};
@@ -79,7 +79,7 @@ where
             Excess::Limit,
             Rewound { front: Vec::new(), reserved: budget.reserve_none(), rest: body },
         )),
-        false => collect(body, policy.max_response_body, budget, |_| {}).await,
+        false => collect(body, policy.max_response_body, budget, Overdraft::UpToLimit, |_| {}).await,
     };
     match read {
         Ok(collected) => whole(word, head, collected, policy),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, Ordering};
 
 /// A number of bytes that all holders of buffers share. Clones share the same bytes.
 ///
@@ -17,19 +17,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// ```
 #[derive(Clone)]
 pub struct Budget {
-    free: Arc<AtomicUsize>,
+    free: Arc<AtomicIsize>,
 }
 
 /// Bytes taken from a [`Budget`]; they go back when it is dropped.
 pub struct Reserved {
-    free: Arc<AtomicUsize>,
+    free: Arc<AtomicIsize>,
     bytes: usize,
 }
 
 impl Budget {
     /// A budget of so many bytes.
     pub fn new(bytes: usize) -> Budget {
-        Budget { free: Arc::new(AtomicUsize::new(bytes)) }
+        Budget { free: Arc::new(AtomicIsize::new(signed(bytes))) }
     }
 
     /// An empty reservation, to be grown.
@@ -61,12 +61,18 @@ impl Reserved {
     /// Takes more bytes; false, and nothing taken, when there are not as many left.
     #[must_use]
     pub fn grow(&mut self, bytes: usize) -> bool {
-        let taken =
-            self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(bytes)).is_ok();
+        let enough = |free: isize| free.checked_sub(signed(bytes)).filter(|left| *left >= 0);
+        let taken = self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enough).is_ok();
         if taken {
             self.bytes += bytes;
         }
         taken
+    }
+
+    /// Takes more bytes also when there are not as many left, for what must not be lost: others wait the longer.
+    pub fn grow_beyond(&mut self, bytes: usize) {
+        self.free.fetch_sub(signed(bytes), Ordering::Relaxed);
+        self.bytes += bytes;
     }
 
     /// How many bytes are taken.
@@ -78,15 +84,20 @@ impl Reserved {
     pub fn shrink_to(&mut self, bytes: usize) {
         if let Some(surplus) = self.bytes.checked_sub(bytes) {
             self.bytes = bytes;
-            self.free.fetch_add(surplus, Ordering::Relaxed);
+            self.free.fetch_add(signed(surplus), Ordering::Relaxed);
         }
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.free.fetch_add(self.bytes, Ordering::Relaxed);
+        self.free.fetch_add(signed(self.bytes), Ordering::Relaxed);
     }
+}
+
+/// No buffer is larger than half of what can be addressed.
+fn signed(bytes: usize) -> isize {
+    isize::try_from(bytes).unwrap_or(isize::MAX)
 }
 
 #[cfg(test)]
@@ -102,6 +113,16 @@ mod tests {
         first.shrink_to(2);
         let second = budget.reserve(8).expect("there is room again");
         drop((first, second));
+        assert!(budget.reserve(10).is_some());
+    }
+
+    #[test]
+    fn what_must_not_be_lost_may_overdraw() {
+        let budget = Budget::new(10);
+        let mut large = budget.reserve_none();
+        large.grow_beyond(15);
+        assert!(budget.reserve(1).is_none());
+        drop(large);
         assert!(budget.reserve(10).is_some());
     }
 }

@@ -34,6 +34,15 @@ pub(super) enum Excess {
     Budget,
 }
 
+/// What to do when the budget has no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overdraft {
+    /// Stop.
+    Never,
+    /// Go on: what has taken effect has to be recorded.
+    UpToLimit,
+}
+
 /// A body of which the front has been read.
 pub(super) struct Rewound<B> {
     pub(super) front: Vec<Bytes>,
@@ -46,6 +55,7 @@ pub(super) async fn collect<B: Body<Data = Bytes> + Unpin>(
     mut body: B,
     limit: usize,
     budget: &Budget,
+    overdraft: Overdraft,
     mut look: impl FnMut(&[u8]),
 ) -> Result<Collected, Stopped<B>> {
     let mut chunks = Chunks::default();
@@ -58,7 +68,7 @@ pub(super) async fn collect<B: Body<Data = Bytes> + Unpin>(
     if announced > limit {
         return stop(Excess::Limit, chunks, reserved, body);
     }
-    if !reserved.grow(announced) {
+    if !take(&mut reserved, announced, overdraft) {
         return stop(Excess::Budget, chunks, reserved, body);
     }
     let mut length = 0_usize;
@@ -76,11 +86,22 @@ pub(super) async fn collect<B: Body<Data = Bytes> + Unpin>(
         if length > limit {
             return stop(Excess::Limit, chunks, reserved, body);
         }
-        if !reserved.grow(length.saturating_sub(reserved.bytes())) {
+        let more = length.saturating_sub(reserved.bytes());
+        if !take(&mut reserved, more, overdraft) {
             return stop(Excess::Budget, chunks, reserved, body);
         }
     }
     Ok(Collected { chunks: chunks.finish(), trailers, reserved })
+}
+
+fn take(reserved: &mut Reserved, bytes: usize, overdraft: Overdraft) -> bool {
+    match overdraft {
+        Overdraft::Never => reserved.grow(bytes),
+        Overdraft::UpToLimit => {
+            reserved.grow_beyond(bytes);
+            true
+        }
+    }
 }
 
 #[derive(Default)]

@@ -21,7 +21,7 @@ use tracing::{Instrument, debug, warn};
 use super::answer::{self, Answer};
 use super::attempt::{Attempt, Gate, IDEMPOTENCY_ATTEMPT, IDEMPOTENCY_STATUS};
 use super::body::{ClientBodyError, KeptBody, RequestBody, ResponseBody};
-use super::collect::{Collected, Excess, Stopped, collect};
+use super::collect::{Collected, Excess, Overdraft, Stopped, collect};
 use super::drain::Drain;
 use super::keyed::{KeyPlace, Printer, joined, key_with_body, scope};
 use super::layer::Settings;
@@ -112,7 +112,10 @@ impl<S> Execution<S> {
         };
         failpoint::reach("body-reading");
         let mut printer = Printer::new(&policy.fingerprint, &parts);
-        let read = collect(body, policy.max_request_body, &self.settings.budget, |chunk| printer.chunk(chunk)).await;
+        let read = collect(body, policy.max_request_body, &self.settings.budget, Overdraft::Never, |chunk| {
+            printer.chunk(chunk)
+        })
+        .await;
         let collected = match read {
             Ok(collected) => collected,
             Err(Stopped::TooMuch(excess, _)) => {
@@ -211,16 +214,19 @@ impl<S> Execution<S> {
     /// Answers one who does not execute.
     fn answer_duplicate<R>(&mut self, begun: Begun) -> Response<ResponseBody<R>> {
         let refusal = match begun {
-            Begun::Replay(outcome) => match replay::Recorded::decode(outcome) {
-                Some(replay::Recorded::Whole(mut recording)) => {
-                    recording.mark_replayed();
-                    return self.with_status("replayed", recording.deliver(None));
+            Begun::Replay(outcome) => {
+                match (self.settings.budget.reserve(outcome.len()), replay::Recorded::decode(outcome)) {
+                    (Some(reserved), Some(replay::Recorded::Whole(mut recording))) => {
+                        recording.mark_replayed();
+                        return self.with_status("replayed", recording.deliver(Some(reserved)));
+                    }
+                    (None, Some(replay::Recorded::Whole(_))) => Refusal::ReplayDelayed,
+                    (_, Some(replay::Recorded::NotStored { status, location })) => {
+                        Refusal::ResponseNotStored { status: status.as_u16(), location }
+                    }
+                    (_, None) => Refusal::RecordUnreadable,
                 }
-                Some(replay::Recorded::NotStored { status, location }) => {
-                    Refusal::ResponseNotStored { status: status.as_u16(), location }
-                }
-                None => Refusal::RecordUnreadable,
-            },
+            }
             Begun::InFlight { retry_after } => Refusal::InFlight(retry_after),
             Begun::Mismatch => Refusal::KeyReused,
             Begun::Unknown { .. } => Refusal::OutcomeUnknown,

@@ -11,7 +11,7 @@ use percent_encoding::percent_decode;
 use super::attempt::PathParams;
 use super::policy::{BodyForm, FingerprintPart, FingerprintRule, KeySource, Policy, ScopeSource};
 use super::refusal::Refusal;
-use crate::fingerprint::json::{self, Pointer, Scalar};
+use crate::fingerprint::json::{self, NotJson, Pointer, Scalar};
 use crate::fingerprint::{Fingerprint, FingerprintBuilder};
 use crate::key::{Key, KeyError};
 use crate::scope::Scope;
@@ -52,7 +52,7 @@ pub(super) fn key_with_body(policy: &Policy, parts: &Parts, body: &[u8]) -> Resu
         let key = match source {
             KeySource::Header(name) => key_in_header(policy, &parts.headers, name)?,
             KeySource::Query(name) => key_in_query(policy, parts.uri.query().unwrap_or_default(), name)?,
-            KeySource::Json(pointer) => key_in_json(policy, body, pointer)?,
+            KeySource::Json(pointer) => key_in_json(policy, &parts.headers, body, pointer)?,
         };
         if key.is_some() {
             return Ok(key);
@@ -80,8 +80,14 @@ fn key_in_query(policy: &Policy, query: &str, name: &str) -> Result<Option<Key>,
     literal(policy, &String::from_utf8_lossy(&value)).map(Some)
 }
 
-fn key_in_json(policy: &Policy, body: &[u8], pointer: &Pointer) -> Result<Option<Key>, Refusal> {
-    match pointer.scalar(body) {
+fn key_in_json(policy: &Policy, headers: &HeaderMap, body: &[u8], pointer: &Pointer) -> Result<Option<Key>, Refusal> {
+    let found = match pointer.scalar(body) {
+        Ok(found) => found,
+        // Whether it has a key, and which, the service may see otherwise: never past the protection.
+        Err(NotJson) if !body.is_empty() && says_json(headers) => return Err(Refusal::KeyInvalid(KeyError::NotJson)),
+        Err(NotJson) => None,
+    };
+    match found {
         Some(Scalar::String(text)) => literal(policy, &text).map(Some),
         // An integer as written; `1.0` and `1e3` have too many spellings to be a name.
         Some(Scalar::Number(text)) if text.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()) => {
@@ -90,6 +96,14 @@ fn key_in_json(policy: &Policy, body: &[u8], pointer: &Pointer) -> Result<Option
         Some(Scalar::Number(_) | Scalar::Other) => Err(Refusal::KeyInvalid(KeyError::BadCharacter)),
         None => Ok(None),
     }
+}
+
+/// Whether the body is said to be JSON: `application/json`, `application/merge-patch+json`, and the like.
+fn says_json(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(CONTENT_TYPE)
+        .iter()
+        .any(|kind| kind.as_bytes().to_ascii_lowercase().windows(4).any(|word| word == b"json"))
 }
 
 fn literal(policy: &Policy, text: &str) -> Result<Key, Refusal> {

@@ -15,7 +15,7 @@ use tracing::debug;
 use super::answer::{Word, word};
 use super::attempt::IDEMPOTENCY_STATUS;
 use super::body::{RequestBody, ResponseBody};
-use super::collect::{Stopped, collect};
+use super::collect::{Overdraft, Stopped, collect};
 use super::execute::{refusal_for_broken, refusal_for_excess, refuse, without_ours};
 use super::keyed::{KeyPlace, Printer, joined, key_with_body, observed, scope};
 use super::layer::Settings;
@@ -112,7 +112,8 @@ where
         (Ok(place), scope) => (place, scope),
     };
     let mut printer = Printer::new(&policy.fingerprint, parts);
-    let read = collect(body, policy.max_request_body, &settings.budget, |chunk| printer.chunk(chunk)).await;
+    let read =
+        collect(body, policy.max_request_body, &settings.budget, Overdraft::Never, |chunk| printer.chunk(chunk)).await;
     let collected = match read {
         Ok(collected) => collected,
         Err(Stopped::TooMuch(excess, rewound)) => {

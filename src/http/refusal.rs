@@ -68,6 +68,8 @@ pub enum Refusal {
     RequestTimeout,
     /// Too much buffered or in flight.
     Overloaded,
+    /// Too much buffered for a recorded answer to be given now.
+    ReplayDelayed,
     /// No route matches.
     NoRoute,
     /// Not acceptable as HTTP; the text says why.
@@ -157,6 +159,7 @@ impl Refusal {
                 (StatusCode::REQUEST_TIMEOUT, "request-timeout", "The request came too slowly", None)
             }
             Refusal::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too much to do", None),
+            Refusal::ReplayDelayed => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too much to do", Perhaps),
             Refusal::NoRoute => (StatusCode::NOT_FOUND, "no-route", "No route matches", None),
             Refusal::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad-request", "The request is not acceptable", None),
             Refusal::HeadTooLarge => {
@@ -206,6 +209,9 @@ impl Refusal {
             Refusal::BodyTooLarge(limit) => format!("This operation takes a body of at most {limit} bytes.").into(),
             Refusal::RequestTimeout => "The request did not arrive in the time that is given to it.".into(),
             Refusal::Overloaded => "Nothing was executed; the same request may be sent again later.".into(),
+            Refusal::ReplayDelayed => {
+                "The answer to this key is recorded; the same request may be sent again later.".into()
+            }
             Refusal::NoRoute => "No route of this proxy matches the request.".into(),
             Refusal::BadRequest(text) | Refusal::NotImplemented(text) => text.clone(),
             Refusal::HeadTooLarge => "The request's target or fields are larger than this proxy reads.".into(),
@@ -254,7 +260,7 @@ impl Refusal {
             Refusal::InFlight(left) => {
                 headers.insert(RETRY_AFTER, whole_seconds(*left).into());
             }
-            Refusal::StoreUnavailable | Refusal::Overloaded => {
+            Refusal::StoreUnavailable | Refusal::Overloaded | Refusal::ReplayDelayed => {
                 headers.insert(RETRY_AFTER, whole_seconds(BACK_OFF).into());
             }
             Refusal::MethodNotAllowed(allowed) => {
