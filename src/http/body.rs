@@ -113,6 +113,14 @@ impl<B> RequestBody<B> {
 }
 
 impl<B> ResponseBody<B> {
+    /// The service's own body, where it goes on as it comes.
+    pub fn passed_through(&self) -> Option<&B> {
+        match &self.0 {
+            Parts::Passed(body) | Parts::Rewound(_, body) => Some(body),
+            Parts::Kept(_) => None,
+        }
+    }
+
     pub(super) fn passed(body: B) -> ResponseBody<B> {
         ResponseBody(Parts::Passed(body))
     }

@@ -149,7 +149,11 @@ impl Forward {
         settle_length(&mut parts.headers, &incoming);
         let idle_for = keep_alive(&parts.headers).unwrap_or(spec.idle_timeout);
         remove_hop_by_hop(&mut parts.headers);
-        parts.extensions.insert(UpstreamTime(began.elapsed()));
+        let took = began.elapsed();
+        if is_protected {
+            // The layer keeps the body and hands on the rest.
+            parts.extensions.insert(UpstreamTime(took));
+        }
         let max_held_bytes = self.policy.max_response_body as u64;
         let is_held = is_protected
             && incoming.size_hint().lower() <= max_held_bytes
@@ -157,7 +161,7 @@ impl Forward {
         let deadline = lease.traffic().last_write() + spec.response_timeout;
         let patience =
             Patience { between_chunks: spec.response_timeout, held: is_held.then_some((deadline, max_held_bytes)) };
-        Response::from_parts(parts, UpstreamBody::new(incoming, lease, idle_for, patience))
+        Response::from_parts(parts, UpstreamBody::new(incoming, lease, idle_for, patience, took))
     }
 }
 

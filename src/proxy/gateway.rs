@@ -202,7 +202,10 @@ impl Connection {
             outcome: report.map(|report| report.outcome).or(refused).unwrap_or("passed"),
             report,
             total: began.elapsed(),
-            upstream: extensions.get::<UpstreamTime>().map(|time| time.0),
+            upstream: match extensions.get::<UpstreamTime>() {
+                Some(time) => Some(time.0),
+                None => response.body().passed_through().and_then(UpstreamBody::took),
+            },
         });
         if method == Method::HEAD && refused.is_some() {
             // An answer to HEAD has no body (RFC 9110 section 9.3.2; H20), and hyper lets it pass over HTTP/2.

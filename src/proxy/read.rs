@@ -28,6 +28,10 @@ pub(super) fn poll_read(
                 unsafe {
                     buf.advance(bytes);
                 }
+                if (1..room).contains(&bytes) {
+                    // That was all for now: the next look waits for the kernel's word and asks in vain no more.
+                    let _ = stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+                }
                 return Poll::Ready(Ok(bytes));
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}

@@ -86,7 +86,11 @@ pub(in crate::proxy) struct Patience {
 }
 
 /// A response's body as the upstream sends it, or a refusal's.
-pub struct UpstreamBody(Kind);
+pub struct UpstreamBody {
+    kind: Kind,
+    /// How long the upstream took for the head; none when it was not asked.
+    took: Option<Duration>,
+}
 
 enum Kind {
     Refusal(Option<Bytes>),
@@ -107,7 +111,7 @@ struct Stream {
 
 impl UpstreamBody {
     pub(in crate::proxy) fn refusal(bytes: Bytes) -> UpstreamBody {
-        UpstreamBody(Kind::Refusal(Some(bytes).filter(|bytes| !bytes.is_empty())))
+        UpstreamBody { kind: Kind::Refusal(Some(bytes).filter(|bytes| !bytes.is_empty())), took: None }
     }
 
     pub(in crate::proxy) fn new(
@@ -115,6 +119,7 @@ impl UpstreamBody {
         lease: Lease<Sent>,
         idle_for: Duration,
         patience: Patience,
+        took: Duration,
     ) -> UpstreamBody {
         let mut stream = Stream {
             incoming,
@@ -129,7 +134,14 @@ impl UpstreamBody {
             Some(lease) if !stream.incoming.is_end_stream() => lease.traffic().answer_is_held(),
             _ => stream.give_back(),
         }
-        UpstreamBody(Kind::Stream(Box::new(stream)))
+        UpstreamBody { kind: Kind::Stream(Box::new(stream)), took: Some(took) }
+    }
+}
+
+impl UpstreamBody {
+    /// How long the upstream took for the head; none when it was not asked.
+    pub(in crate::proxy) fn took(&self) -> Option<Duration> {
+        self.took
     }
 }
 
@@ -197,21 +209,21 @@ impl Body for UpstreamBody {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Refusal(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Stream(stream) => stream.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Refusal(bytes) => bytes.is_none(),
             Kind::Stream(stream) => stream.incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.kind {
             Kind::Refusal(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Kind::Stream(stream) => stream.incoming.size_hint(),
         }

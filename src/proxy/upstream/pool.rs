@@ -173,8 +173,9 @@ where
     pub async fn lease(&self, want: Want) -> Result<Lease<B>, NoConnection> {
         match self.take(want) {
             Some(Taken::Lease(lease)) => Ok(lease),
-            Some(Taken::Place(place)) => self.open(place).await,
-            None => self.wait(want).await,
+            // Boxed: most exchanges find a connection, and would carry the room for one that is made.
+            Some(Taken::Place(place)) => Box::pin(self.open(place)).await,
+            None => Box::pin(self.wait(want)).await,
         }
     }
 
