@@ -7,6 +7,8 @@ mod socket;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use hyper::server::conn::{http1, http2};
@@ -29,17 +31,11 @@ const MAX_STREAMS: u32 = 128;
 const MAX_HEADER_LIST_BYTES: u32 = 64 << 10;
 
 /// Serves a connection until it ends, or until the last request after `leave` is answered.
-pub(super) async fn serve(
-    gateway: Arc<Gateway>,
-    mut stream: TcpStream,
-    address: SocketAddr,
-    leave: impl Future<Output = ()>,
-) {
+pub(super) async fn serve(gateway: Arc<Gateway>, mut stream: TcpStream, address: SocketAddr, mut leave: Leave) {
     let spec = gateway.listener();
     let deadline = Instant::now() + spec.header_timeout;
     let clocks = Clocks { head: spec.header_timeout, idle: spec.idle_timeout, write: spec.body_timeout };
     let _ = stream.set_nodelay(true);
-    let mut leave = pin!(leave);
     let (protocol, front) = tokio::select! {
         told = timeout_at(deadline, tell_protocol(&mut stream)) => match told {
             Ok(Ok(Some(told))) => told,
@@ -77,14 +73,42 @@ pub(super) async fn serve(
     }
 }
 
+/// Tells a connection that it shall leave.
+pub(super) struct Leave {
+    /// Set before `told` ends.
+    flag: Arc<AtomicBool>,
+    told: Pin<Box<dyn Future<Output = ()> + Send>>,
+    is_listening: bool,
+}
+
+impl Leave {
+    pub(super) fn new(flag: Arc<AtomicBool>, told: impl Future<Output = ()> + Send + 'static) -> Leave {
+        Leave { flag, told: Box::pin(told), is_listening: false }
+    }
+}
+
+impl Future for Leave {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // Asked once, it wakes the task, which stays the same one. To ask at each wake would cost every request.
+        if self.is_listening && !self.flag.load(Ordering::Acquire) {
+            return Poll::Pending;
+        }
+        self.is_listening = true;
+        self.told.as_mut().poll(cx)
+    }
+}
+
 /// Runs a connection to its end; once it shall leave, it takes no more requests.
 async fn until_left<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     say: impl FnOnce(Pin<&mut C>),
-    leave: Pin<&mut impl Future<Output = ()>>,
+    leave: Leave,
 ) -> hyper::Result<()> {
     let mut connection = pin!(connection);
     tokio::select! {
+        biased;
         ended = &mut connection => ended,
         () = leave => {
             say(connection.as_mut());

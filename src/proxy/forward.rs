@@ -31,6 +31,7 @@ use crate::proxy::connection::body::ClientBody;
 use crate::proxy::headers::remove_hop_by_hop;
 use crate::proxy::upstream::body::{Patience, Progress, Sent, UpstreamBody};
 use crate::proxy::upstream::pool::{Lease, NoConnection, Pool, Want};
+use crate::proxy::upstream::socket::Traffic;
 
 /// Forwards requests to one upstream.
 #[derive(Clone)]
@@ -52,7 +53,7 @@ impl Forward {
         Forward { pool, policy }
     }
 
-    async fn exchange(self, mut request: Request<Sent>) -> Response<UpstreamBody> {
+    async fn exchange(self, mut request: Box<Request<Sent>>) -> Response<UpstreamBody> {
         let spec = self.pool.spec();
         let attempt = request.extensions_mut().remove::<Attempt>();
         if !spec.preserve_host || !request.headers().contains_key(HOST) {
@@ -76,7 +77,9 @@ impl Forward {
             }
             let spare = if lease.is_reused && attempt.is_some() { copy_of(&request) } else { None };
             let written_bytes = lease.traffic().written_bytes();
-            let failure = match head(&mut lease, request, spec.response_timeout).await {
+            let progress = request.body().progress();
+            let answer = lease.send(*request);
+            let failure = match head(lease.traffic(), progress, answer, spec.response_timeout).await {
                 Ok(response) => return self.deliver(response, lease, began, attempt.is_some()),
                 Err(failure) => failure,
             };
@@ -92,7 +95,7 @@ impl Forward {
             match error.take_message().or(spare) {
                 Some(unsent) if is_unsent && lease.is_reused => {
                     debug!(upstream = %spec.name, "an idle connection had ended; the request goes over a new one");
-                    request = unsent;
+                    *request = unsent;
                     want = Want::Fresh;
                 }
                 _ => return self.broken(error.error(), is_unsent),
@@ -195,12 +198,15 @@ fn settle_length(headers: &mut HeaderMap, body: &Incoming) {
     }
 }
 
-/// Sends a request and waits for the response's head, for so long from the last byte that was written.
-async fn head(lease: &mut Lease<Sent>, request: Request<Sent>, limit: Duration) -> Result<Response<Incoming>, Failure> {
-    let progress: Progress = request.body().progress();
+/// Waits for the response's head, for so long from the last byte that was written.
+async fn head(
+    traffic: &Traffic,
+    progress: Progress,
+    answer: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Sent>>>>,
+    limit: Duration,
+) -> Result<Response<Incoming>, Failure> {
     let mut deadline = Instant::now() + limit;
-    let mut answer = pin!(lease.send(request));
-    let traffic = lease.traffic();
+    let mut answer = pin!(answer);
     loop {
         match timeout_at(deadline, answer.as_mut()).await {
             Ok(answer) => return answer.map_err(|error| Failure::Broken(Box::new(error))),
@@ -261,7 +267,9 @@ impl Service<Request<RequestBody<ClientBody>>> for Forward {
     }
 
     fn call(&mut self, request: Request<RequestBody<ClientBody>>) -> Self::Future {
+        // Boxed by itself: a future has room for each place that a request passes through.
+        let request = Box::new(request.map(Sent::new));
         let forward = self.clone();
-        Box::pin(async move { Ok(forward.exchange(request.map(Sent::new)).await) })
+        Box::pin(async move { Ok(forward.exchange(request).await) })
     }
 }

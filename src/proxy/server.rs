@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::http::drain::{Drain, Running};
 use crate::http::layer::IdempotencyLayer;
-use crate::proxy::connection;
+use crate::proxy::connection::{self, Leave};
 use crate::proxy::forward::Forward;
 use crate::proxy::gateway::{Gateway, Observer};
 use crate::proxy::headers::Via;
@@ -59,6 +59,13 @@ enum Stage {
     Over,
 }
 
+/// How a worker hears of the shutdown.
+struct Stages {
+    stage: watch::Receiver<Stage>,
+    /// Set when the stage is about to be [`Stage::Leaving`].
+    is_leaving: Arc<AtomicBool>,
+}
+
 /// A connection on its way to a worker.
 pub(super) struct Accepted {
     pub(super) stream: std::net::TcpStream,
@@ -95,11 +102,20 @@ impl Workers {
 /// When no worker can be started.
 pub async fn serve(blueprint: Blueprint, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
     let stage = watch::Sender::new(Stage::Serving);
+    let is_leaving = Arc::new(AtomicBool::new(false));
     let connections = Drain::new();
     let upstreams = Upstreams::new(&blueprint);
     let via = Via::random();
     let workers = (0..blueprint.workers)
-        .map(|worker| start(worker, &blueprint, &upstreams, &via, stage.subscribe()))
+        .map(|worker| {
+            start(
+                worker,
+                &blueprint,
+                &upstreams,
+                &via,
+                Stages { stage: stage.subscribe(), is_leaving: is_leaving.clone() },
+            )
+        })
         .collect::<io::Result<Vec<Worker>>>()?;
     let mut workers = Workers(workers);
     tokio::select! {
@@ -107,6 +123,7 @@ pub async fn serve(blueprint: Blueprint, listener: TcpListener, shutdown: impl F
         () = shutdown => {}
     }
     drop(listener);
+    is_leaving.store(true, Ordering::Release);
     stage.send_replace(Stage::Leaving);
     let drain = &blueprint.drain;
     let idle = async {
@@ -154,13 +171,7 @@ impl Upstreams {
     }
 }
 
-fn start(
-    index: usize,
-    blueprint: &Blueprint,
-    upstreams: &Upstreams,
-    via: &Via,
-    stage: watch::Receiver<Stage>,
-) -> io::Result<Worker> {
+fn start(index: usize, blueprint: &Blueprint, upstreams: &Upstreams, via: &Via, stages: Stages) -> io::Result<Worker> {
     let (inbox, accepted) = mpsc::unbounded_channel();
     let connections = Arc::new(AtomicUsize::new(0));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -178,7 +189,7 @@ fn start(
             let Blueprint { listener, routes, router, observer, .. } = blueprint;
             let gateway = Arc::new(Gateway::new(listener, router, &routes, &layers, forwards, via, observer));
             tokio::spawn(sweep(by_route, index));
-            work(gateway, accepted, count, stage).await;
+            work(gateway, accepted, count, stages).await;
         });
         // Whatever is left (a store's connection, a write in the background) has had its time.
         runtime.shutdown_timeout(Duration::from_millis(100));
@@ -191,19 +202,20 @@ async fn work(
     gateway: Arc<Gateway>,
     mut accepted: mpsc::UnboundedReceiver<Accepted>,
     count: Arc<AtomicUsize>,
-    mut stage: watch::Receiver<Stage>,
+    mut stages: Stages,
 ) {
-    let until = stage.clone();
     loop {
         let next = tokio::select! {
             next = accepted.recv() => next,
-            _ = stage.wait_for(|stage| *stage == Stage::Over) => return,
+            _ = stages.stage.wait_for(|stage| *stage == Stage::Over) => return,
         };
         let Some(Accepted { stream, address, place, open }) = next else { return };
-        let (gateway, count, mut until) = (gateway.clone(), count.clone(), until.clone());
+        let (gateway, count, mut until) = (gateway.clone(), count.clone(), stages.stage.clone());
+        let is_leaving = stages.is_leaving.clone();
         tokio::spawn(async move {
             if let Ok(stream) = TcpStream::from_std(stream) {
-                let leave = async move { drop(until.wait_for(|stage| *stage >= Stage::Leaving).await) };
+                let told = async move { drop(until.wait_for(|stage| *stage >= Stage::Leaving).await) };
+                let leave = Leave::new(is_leaving, told);
                 connection::serve(gateway, stream, address, leave).await;
             }
             count.fetch_sub(1, Ordering::Relaxed);

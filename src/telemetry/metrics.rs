@@ -1,6 +1,5 @@
 //! Metrics for Prometheus. Names begin with `onceproxy_`; labels are the route and a closed set of values, never a key.
 
-use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -26,8 +25,8 @@ pub struct Metrics {
 pub struct RouteMetrics {
     metrics: Metrics,
     route: String,
-    outcomes: RwLock<HashMap<&'static str, Counter>>,
-    observed: RwLock<HashMap<&'static str, Counter>>,
+    outcomes: RwLock<Vec<(&'static str, Counter)>>,
+    observed: RwLock<Vec<(&'static str, Counter)>>,
     waited: Counter,
     in_flight: Gauge,
     duration: Histogram,
@@ -172,17 +171,20 @@ impl RouteMetrics {
     /// Counts a value of a closed set. A label's value has `_` where a code has `-`.
     fn count(
         &self,
-        counters: &RwLock<HashMap<&'static str, Counter>>,
+        counters: &RwLock<Vec<(&'static str, Counter)>>,
         name: &'static str,
         label: &'static str,
         value: &'static str,
     ) {
-        if let Some(counter) = counters.read().unwrap_or_else(PoisonError::into_inner).get(value) {
+        let known = counters.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, counter)) = known.iter().find(|(known, _)| *known == value) {
             return counter.increment(1);
         }
+        drop(known);
         let labels = vec![Label::new("route", self.route.clone()), Label::new(label, value.replace('-', "_"))];
         let counter = self.metrics.counter(name, labels);
         counter.increment(1);
-        counters.write().unwrap_or_else(PoisonError::into_inner).insert(value, counter);
+        // Two at once may both add it: both are the same counter.
+        counters.write().unwrap_or_else(PoisonError::into_inner).push((value, counter));
     }
 }
