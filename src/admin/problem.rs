@@ -23,6 +23,8 @@ pub(super) enum Problem {
     BadRequest(String),
     /// The body is too large.
     TooLarge,
+    /// The body did not come in time.
+    TooSlow,
     /// The record is at another attempt, or is not to be decided about; the present state.
     Conflict(Value),
     /// The store failed.
@@ -54,6 +56,9 @@ impl Problem {
             }
             Problem::BadRequest(detail) => (StatusCode::BAD_REQUEST, "bad-request", detail.clone()),
             Problem::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The body is too large.".into()),
+            Problem::TooSlow => {
+                (StatusCode::REQUEST_TIMEOUT, "request-timeout", "The body did not come in time.".into())
+            }
             Problem::Conflict(_) => (
                 StatusCode::CONFLICT,
                 "conflict",

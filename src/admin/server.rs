@@ -17,6 +17,7 @@ use serde_json::Value;
 use subtle::ConstantTimeEq;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::Admin;
@@ -28,6 +29,9 @@ use crate::scope::RecordId;
 const MAX_BODY_BYTES: usize = 16 << 20;
 const MAX_CONNECTIONS: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest life of a connection; who has more to ask connects again.
+const CONNECTION_LIFE: Duration = Duration::from_secs(300);
 
 const INDEX: &str = "onceproxy admin\n\n/live\n/ready\n/metrics\n/api/v1/records?state=unknown\n";
 
@@ -55,9 +59,9 @@ pub async fn serve(admin: Arc<Admin>, listener: TcpListener, shutdown: impl Futu
             let served = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT)
-                .serve_connection(TokioIo::new(socket), service)
-                .await;
-            if let Err(error) = served {
+                .serve_connection(TokioIo::new(socket), service);
+            // A client that reads nothing must not keep others away for ever.
+            if let Ok(Err(error)) = timeout(CONNECTION_LIFE, served).await {
                 debug!(%error, "an admin connection ended early");
             }
             drop(place);
@@ -100,7 +104,8 @@ impl Admin {
         if change && self.token.is_none() {
             return Err(Problem::ChangesNeedToken);
         }
-        let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|_| Problem::TooLarge)?.to_bytes();
+        let body = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await;
+        let body = body.map_err(|_| Problem::TooSlow)?.map_err(|_| Problem::TooLarge)?.to_bytes();
         let id = |text: &str| text.parse::<RecordId>().map_err(|_| Problem::NotFound);
         let value = match steps.as_slice() {
             ["records"] => self.list(parts.uri.query().unwrap_or_default()).await?,

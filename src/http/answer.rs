@@ -16,7 +16,7 @@ use super::budget::Budget;
 use super::collect::{Collected, Excess, Overdraft, Rewound, Stopped, collect};
 use super::policy::Policy;
 use super::refusal::{Refusal, Refused};
-use super::replay::{Recorded, Recording, keep_end_to_end, split_dropped};
+use super::replay::{Recorded, Recording, keep_end_to_end, remove_hop_by_hop, split_dropped};
 use crate::ledger::claim::Outcome;
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -37,7 +37,7 @@ pub(super) enum Answer<R> {
 pub(super) enum Word {
     /// It took effect.
     Executed,
-    /// It did not; the `Idempotency-Status` for it.
+    /// It did not; `released`, or the code of a refusal of ours.
     NotExecuted(&'static str),
     /// Nobody can tell, for this reason.
     Unknown(Cow<'static, str>),
@@ -45,10 +45,9 @@ pub(super) enum Word {
 
 /// Reads the head of a response: the handler's word first, then the header's, then what the policy takes a status for.
 pub(super) fn word(policy: &Policy, response: &Response<impl Body>) -> Word {
-    let ours = response.extensions().get::<Refused>().is_some();
+    let ours = response.extensions().get::<Refused>();
     match response.extensions().get::<Disposition>() {
-        Some(Disposition::NotExecuted) if ours => return Word::NotExecuted(NOT_EXECUTED),
-        Some(Disposition::NotExecuted) => return Word::NotExecuted("released"),
+        Some(Disposition::NotExecuted) => return Word::NotExecuted(ours.map_or("released", |refused| refused.code)),
         Some(Disposition::Unknown(reason)) => return Word::Unknown(Cow::Borrowed(reason)),
         None => {}
     }
@@ -101,7 +100,7 @@ fn whole<R>(word: Word, mut head: Parts, collected: Collected, policy: &Policy) 
         status: head.status,
         headers: head.headers,
         chunks: collected.chunks,
-        trailers: collected.trailers,
+        trailers: collected.trailers.map(|trailers| kept_trailers(trailers, policy)),
     };
     let bytes = match word {
         Word::Executed => recording.encode(),
@@ -142,6 +141,14 @@ impl Word {
     }
 }
 
+/// Trailers are fields too: what is not kept of them is not kept there either.
+fn kept_trailers(mut trailers: HeaderMap, policy: &Policy) -> HeaderMap {
+    remove_ours(&mut trailers);
+    remove_hop_by_hop(&mut trailers);
+    split_dropped(&mut trailers, &policy.replay_drop_headers);
+    trailers
+}
+
 /// Takes the fields out of a response that only this layer may set.
 pub(super) fn remove_ours(headers: &mut HeaderMap) {
     // Most messages have none of them: one pass over the names is cheaper than to ask for each.
@@ -153,7 +160,8 @@ pub(super) fn remove_ours(headers: &mut HeaderMap) {
     }
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
+/// Whether a response has no end to wait for.
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| {
         let kind = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
         kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")

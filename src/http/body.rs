@@ -13,6 +13,9 @@ use http_body::{Body, Frame, SizeHint};
 use super::budget::Reserved;
 use super::collect::{Collected, Rewound};
 
+/// How much of a kept body is handed on at once.
+const PIECE_BYTES: usize = 64 << 10;
+
 /// Why a client's body cannot be read to its end. A server whose bodies fail with this error lets the layer answer by
 /// it; any other error counts as [`ClientBodyError::Broken`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,10 +67,15 @@ impl KeptBody {
     }
 
     fn next(&mut self) -> Option<Frame<Bytes>> {
-        match self.chunks.pop_front() {
+        match self.chunks.front_mut() {
             Some(chunk) => {
-                self.left_bytes -= chunk.len() as u64;
-                Some(Frame::data(chunk))
+                // In pieces: what a slow reader has not asked for stays here, where it is counted.
+                let piece = match chunk.len() > PIECE_BYTES {
+                    true => chunk.split_to(PIECE_BYTES),
+                    false => self.chunks.pop_front().unwrap_or_default(),
+                };
+                self.left_bytes -= piece.len() as u64;
+                Some(Frame::data(piece))
             }
             None => self.trailers.take().map(|trailers| Frame::trailers(*trailers)),
         }

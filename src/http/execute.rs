@@ -19,7 +19,7 @@ use tower_service::Service;
 use tracing::{Instrument, debug, warn};
 
 use super::answer::{self, Answer};
-use super::attempt::{Attempt, Gate, IDEMPOTENCY_ATTEMPT, IDEMPOTENCY_STATUS};
+use super::attempt::{Attempt, Gate, IDEMPOTENCY_ATTEMPT, IDEMPOTENCY_STATUS, NOT_EXECUTED};
 use super::body::{ClientBodyError, KeptBody, RequestBody, ResponseBody};
 use super::collect::{Collected, Excess, Overdraft, Stopped, collect};
 use super::drain::Drain;
@@ -73,7 +73,11 @@ impl<S> Execution<S> {
     }
 
     fn with_status<R>(&mut self, status: &'static str, mut response: Response<R>) -> Response<R> {
-        response.headers_mut().insert(IDEMPOTENCY_STATUS, HeaderValue::from_static(status));
+        // A refusal's code is no status of the key, but for the one that is both.
+        let is_refused = response.extensions().get::<Refused>().is_some_and(|refused| refused.code == status);
+        if !is_refused || status == NOT_EXECUTED {
+            response.headers_mut().insert(IDEMPOTENCY_STATUS, HeaderValue::from_static(status));
+        }
         self.report(status, response)
     }
 }

@@ -145,7 +145,7 @@ pub(super) fn scope(policy: &Policy, parts: &Parts) -> Result<Scope, Refusal> {
     for source in &policy.scope {
         scope = match source {
             ScopeSource::Host => match effective_host(parts) {
-                Some(host) => scope.with("host", host.to_ascii_lowercase().as_bytes()),
+                Some(host) => scope.with("host", normal_host(host).as_bytes()),
                 None => scope.without("host"),
             },
             ScopeSource::Credentials => [AUTHORIZATION, X_API_KEY, COOKIE].into_iter().fold(scope, |scope, name| {
@@ -217,6 +217,20 @@ fn effective_host(parts: &Parts) -> Option<&str> {
         .authority()
         .map(|authority| authority.as_str())
         .or_else(|| parts.headers.get(HOST).and_then(|host| host.to_str().ok()))
+}
+
+/// One spelling for each host: lower case, without the root's dot and the default port (RFC 9110 section 4.2.3).
+fn normal_host(host: &str) -> String {
+    let host = host.to_ascii_lowercase();
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (name, port),
+        _ => (&*host, ""),
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    match port {
+        "" | "80" => name.to_owned(),
+        port => format!("{name}:{port}"),
+    }
 }
 
 /// Collects a request's fingerprint while its body comes in.

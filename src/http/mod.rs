@@ -4,7 +4,7 @@
 //! or a lock. Everything else is held: its body is read, the key is reserved, and the service is called from a task of
 //! its own, whose answer is recorded before it leaves.
 
-mod answer;
+pub(crate) mod answer;
 pub mod attempt;
 pub mod body;
 pub mod budget;

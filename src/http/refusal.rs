@@ -150,7 +150,7 @@ impl Refusal {
                 (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable", "The idempotency store is unavailable", None)
             }
             Refusal::RecordUnreadable => {
-                (StatusCode::SERVICE_UNAVAILABLE, "record-unreadable", "The record of this key is unreadable", None)
+                (StatusCode::SERVICE_UNAVAILABLE, "record-unreadable", "The record of this key is unreadable", Perhaps)
             }
             Refusal::BodyTooLarge(_) => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The request body is too large", None)
@@ -205,7 +205,7 @@ impl Refusal {
                 "The request was sent and not answered in time; whether it took effect is not known.".into()
             }
             Refusal::StoreUnavailable => "Nothing was executed; the same request may be sent again later.".into(),
-            Refusal::RecordUnreadable => "The key has a record that cannot be read; nothing was executed.".into(),
+            Refusal::RecordUnreadable => "The key has a record that cannot be read, so that nobody knows what became of it; nothing was executed now.".into(),
             Refusal::BodyTooLarge(limit) => format!("This operation takes a body of at most {limit} bytes.").into(),
             Refusal::RequestTimeout => "The request did not arrive in the time that is given to it.".into(),
             Refusal::Overloaded => "Nothing was executed; the same request may be sent again later.".into(),

@@ -49,6 +49,17 @@ pub(super) enum Recorded {
 /// Takes out of a response's fields what belongs to one connection, what is ours, and the length, which is told by the
 /// bytes themselves. A missing Date is written (RFC 9110 section 6.6.1), so that a replay has the first answer's.
 pub(super) fn keep_end_to_end(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+    remove_ours(headers);
+    if !headers.contains_key(DATE)
+        && let Ok(now) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))
+    {
+        headers.insert(DATE, now);
+    }
+}
+
+/// Takes out what belongs to one connection, and the length.
+pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let nominated: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -70,12 +81,6 @@ pub(super) fn keep_end_to_end(headers: &mut HeaderMap) {
         .collect();
     for name in dropped {
         headers.remove(name);
-    }
-    remove_ours(headers);
-    if !headers.contains_key(DATE)
-        && let Ok(now) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))
-    {
-        headers.insert(DATE, now);
     }
 }
 

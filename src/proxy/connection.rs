@@ -48,6 +48,7 @@ pub(super) async fn serve(gateway: Arc<Gateway>, mut stream: TcpStream, address:
     let peer = Peer::new(address, &spec.trusted_proxies);
     let connection = Arc::new(Connection::new(gateway, peer, activity.clone()));
     let service = service_fn(move |request| connection.clone().answer(request));
+    let watched = activity.clone();
     let socket = ClientSocket::new(stream, front, activity, protocol, clocks, deadline);
     let ended = match protocol {
         Protocol::Http1 => {
@@ -65,7 +66,16 @@ pub(super) async fn serve(gateway: Arc<Gateway>, mut stream: TcpStream, address:
                 .max_header_list_size(MAX_HEADER_LIST_BYTES);
             let served = builder.serve_connection(socket, service);
             // Boxed: it is large, and the other connections would carry the room for it.
-            Box::pin(until_left(served, |connection| connection.graceful_shutdown(), leave)).await
+            Box::pin(async {
+                tokio::select! {
+                    ended = until_left(served, |connection| connection.graceful_shutdown(), leave) => ended,
+                    () = watched.stalls(clocks.write) => {
+                        debug!(peer = %address, "a client takes nothing of an answer");
+                        Ok(())
+                    }
+                }
+            })
+            .await
         }
     };
     if let Err(error) = ended {

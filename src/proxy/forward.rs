@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -23,6 +23,7 @@ use tower_service::Service;
 use tracing::{debug, warn};
 
 use crate::failpoint;
+use crate::http::answer::is_event_stream;
 use crate::http::attempt::{Attempt, Disposition, IDEMPOTENCY_OUTCOME, UpstreamTime};
 use crate::http::body::{ClientBodyError, RequestBody};
 use crate::http::policy::Policy;
@@ -72,7 +73,6 @@ impl Forward {
             };
             failpoint::reach("connected");
             if attempt.as_ref().is_some_and(|attempt| !attempt.may_start()) {
-                lease.give_back(spec.idle_timeout);
                 return self.refuse(Refusal::ClaimLost, Disposition::NotExecuted);
             }
             let spare = if lease.is_reused && attempt.is_some() { copy_of(&request) } else { None };
@@ -158,9 +158,8 @@ impl Forward {
             parts.extensions.insert(UpstreamTime(took));
         }
         let max_held_bytes = self.policy.max_response_body as u64;
-        let is_held = is_protected
-            && incoming.size_hint().lower() <= max_held_bytes
-            && !parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        let is_held =
+            is_protected && incoming.size_hint().lower() <= max_held_bytes && !is_event_stream(&parts.headers);
         let deadline = lease.traffic().last_write() + spec.response_timeout;
         let patience =
             Patience { between_chunks: spec.response_timeout, held: is_held.then_some((deadline, max_held_bytes)) };

@@ -163,8 +163,8 @@ impl Connection {
         request: Request<Incoming>,
     ) -> Result<Response<ReplyBody>, Infallible> {
         let began = Instant::now();
-        self.activity.request_begins();
-        let mut active = Active { connection: self.clone(), route: None };
+        let number = self.activity.request_begins();
+        let mut active = Active { connection: self.clone(), route: None, number };
         let (mut parts, incoming) = request.into_parts();
         let (method, target, version) = (parts.method.clone(), parts.uri.clone(), parts.version);
         let body = ClientBody::new(incoming, version, self.activity.clone(), self.gateway.listener.body_timeout);
@@ -216,7 +216,11 @@ impl Connection {
         if self.activity.has_unread_body() && version <= http::Version::HTTP_11 {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        Ok(response.map(|body| ReplyBody { body, _active: active }))
+        let is_watched = version == http::Version::HTTP_2;
+        if is_watched && !response.body().is_end_stream() {
+            self.activity.answer_is_held(number);
+        }
+        Ok(response.map(|body| ReplyBody { body, active, is_watched }))
     }
 
     /// The host of a request. A client mostly asks for the same one again, which was checked before.
@@ -310,6 +314,7 @@ fn set_target(parts: &mut Parts, host: Option<&EffectiveHost>) {
 struct Active {
     connection: Arc<Connection>,
     route: Option<usize>,
+    number: usize,
 }
 
 impl Drop for Active {
@@ -324,7 +329,28 @@ impl Drop for Active {
 /// An answer's body.
 pub(super) struct ReplyBody {
     body: ResponseBody<UpstreamBody>,
-    _active: Active,
+    active: Active,
+    /// Whether the client can hold this answer back without holding the connection.
+    is_watched: bool,
+}
+
+impl ReplyBody {
+    /// Tells whether the next part of the answer is waited for by the client or the other way round.
+    fn watch(&self, polled: &Poll<Option<Result<Frame<Bytes>, BoxError>>>) {
+        let activity = &self.active.connection.activity;
+        match polled {
+            Poll::Ready(Some(Ok(_))) if !self.body.is_end_stream() => activity.answer_is_held(self.active.number),
+            _ => activity.answer_is_taken(self.active.number),
+        }
+    }
+}
+
+impl Drop for ReplyBody {
+    fn drop(&mut self) {
+        if self.is_watched {
+            self.active.connection.activity.answer_is_taken(self.active.number);
+        }
+    }
 }
 
 impl Body for ReplyBody {
@@ -332,7 +358,11 @@ impl Body for ReplyBody {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if self.is_watched {
+            self.watch(&polled);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

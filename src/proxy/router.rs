@@ -14,8 +14,8 @@ use http::Method;
 use matchit::Router as Tree;
 
 use crate::http::attempt::PathParams;
-use crate::http::policy::{Methods, Policy};
-use crate::proxy::router::path::{Pattern, resolve};
+use crate::http::policy::{Methods, Mode, Policy};
+use crate::proxy::router::path::{Pattern, read_leniently, resolve};
 use crate::proxy::upstream::UpstreamSpec;
 
 /// A route, as configured. Its name is the policy's `terms.route`.
@@ -61,8 +61,16 @@ pub struct Router {
     everywhere: Tree<usize>,
     /// The routes at each place of a tree.
     places: Vec<Vec<usize>>,
-    /// For each route its methods and the names of its parameters.
-    routes: Vec<(Methods, Vec<String>)>,
+    routes: Vec<Known>,
+}
+
+/// What the router knows of a route.
+struct Known {
+    methods: Methods,
+    /// Whether its policy does anything.
+    is_on: bool,
+    /// The names of its path's parameters.
+    names: Vec<String>,
 }
 
 impl Router {
@@ -107,7 +115,11 @@ impl Router {
             }
             Err(error) => return Err(RouteError::BadPattern(error.to_string())),
         }
-        self.routes.push((route.policy.methods.clone(), pattern.names));
+        self.routes.push(Known {
+            methods: route.policy.methods.clone(),
+            is_on: route.policy.mode != Mode::Off,
+            names: pattern.names,
+        });
         Ok(())
     }
 
@@ -148,8 +160,20 @@ impl Router {
         if matches!(resolved, Cow::Owned(_)) && self.at(host, path).is_some_and(|received| *received.value != place) {
             return Err(NoRoute::Ambiguous);
         }
+        // Upstreams differ in what else they decode: no spelling may lead one of them to what is protected elsewhere.
+        let elsewhere = read_leniently(path).and_then(|read| self.at(host, &read).map(|found| *found.value));
+        if elsewhere.is_some_and(|elsewhere| elsewhere != place && self.protects(elsewhere, method)) {
+            return Err(NoRoute::Ambiguous);
+        }
         let routes = &self.places[place];
-        Ok(routes.iter().copied().find(|&route| self.routes[route].0.protect(method)).unwrap_or(routes[0]))
+        Ok(routes.iter().copied().find(|&route| self.routes[route].methods.protect(method)).unwrap_or(routes[0]))
+    }
+
+    fn protects(&self, place: usize, method: &Method) -> bool {
+        self.places[place].iter().any(|&route| {
+            let route = &self.routes[route];
+            route.is_on && route.methods.protect(method)
+        })
     }
 
     /// The parameters of a path of this route; `None` when the path is another one's.
@@ -157,7 +181,7 @@ impl Router {
         let resolved = resolve(path);
         let found = self.at(host, &resolved).filter(|found| self.places[*found.value].contains(&route))?;
         let values = found.params.iter().map(|(_, value)| value.to_owned());
-        Some(PathParams(self.routes[route].1.iter().cloned().zip(values).collect()))
+        Some(PathParams(self.routes[route].names.iter().cloned().zip(values).collect()))
     }
 
     fn at<'p>(&self, host: Option<&str>, path: &'p str) -> Option<matchit::Match<'_, 'p, &usize>> {
@@ -229,8 +253,12 @@ mod tests {
         ] {
             assert_eq!(route(&both, None, path), Err(NoRoute::Ambiguous), "{path}");
         }
-        // What no reader takes for the protected path goes where it says.
-        assert_eq!(route(&both, None, "/v1%2Fpayments"), Ok(1));
+        // What only lenient readers take for the protected path is as ambiguous; a method that is not protected goes on.
+        for path in ["/v1%2Fpayments", "/v1/payments;x=1", "/v1%5Cpayments"] {
+            assert_eq!(route(&both, None, path), Err(NoRoute::Ambiguous), "{path}");
+            assert_eq!(both.find(None, path, &Method::GET), Ok(1), "{path}");
+        }
+        assert_eq!(route(&both, None, "/v1/other;x=1"), Ok(1));
         let alone = router(&[spec(None, "/v1/payments", &post, "u")]);
         assert_eq!(route(&alone, None, "/v1/%70ayments"), Ok(0));
         assert_eq!(route(&alone, None, "/v2"), Err(NoRoute::NotFound));

@@ -213,14 +213,23 @@ async fn work(
         let (gateway, count, mut until) = (gateway.clone(), count.clone(), stages.stage.clone());
         let is_leaving = stages.is_leaving.clone();
         tokio::spawn(async move {
+            let served = Served(count);
             if let Ok(stream) = TcpStream::from_std(stream) {
                 let told = async move { drop(until.wait_for(|stage| *stage >= Stage::Leaving).await) };
                 let leave = Leave::new(is_leaving, told);
                 connection::serve(gateway, stream, address, leave).await;
             }
-            count.fetch_sub(1, Ordering::Relaxed);
-            drop((open, place));
+            drop((open, place, served));
         });
+    }
+}
+
+/// A connection that a worker serves; it counts until it is dropped, also by a panic.
+struct Served(Arc<AtomicUsize>);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,10 +1,11 @@
 //! What a connection is doing, as its socket and its requests tell each other.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
 
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant, sleep_until};
 
 /// Shared by a connection's socket and requests.
 pub struct Activity {
@@ -20,6 +21,8 @@ pub struct Activity {
     /// Who reads the socket.
     reader: Mutex<Option<Waker>>,
     has_unread_body: AtomicBool,
+    /// Of HTTP/2's answers: since when a part waits to be sent, by the answer's number.
+    held: Mutex<HashMap<usize, Instant>>,
 }
 
 impl Activity {
@@ -32,6 +35,7 @@ impl Activity {
             awake_at: AtomicU64::new(u64::MAX),
             reader: Mutex::default(),
             has_unread_body: AtomicBool::new(false),
+            held: Mutex::default(),
         }
     }
 
@@ -58,9 +62,10 @@ impl Activity {
         }
     }
 
-    pub(in crate::proxy) fn request_begins(&self) {
-        self.begun.fetch_add(1, Ordering::AcqRel);
+    /// A request begins; its number.
+    pub(in crate::proxy) fn request_begins(&self) -> usize {
         self.requests.fetch_add(1, Ordering::AcqRel);
+        self.begun.fetch_add(1, Ordering::AcqRel)
     }
 
     pub(in crate::proxy) fn request_ends(&self) {
@@ -72,6 +77,29 @@ impl Activity {
             && let Some(reader) = &*self.reader.lock().unwrap_or_else(PoisonError::into_inner)
         {
             reader.wake_by_ref();
+        }
+    }
+
+    /// A part of an answer was handed on, and nobody has asked for the next one yet.
+    pub(in crate::proxy) fn answer_is_held(&self, number: usize) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Instant::now());
+    }
+
+    /// The next part of an answer was asked for, or there is none.
+    pub(in crate::proxy) fn answer_is_taken(&self, number: usize) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+    }
+
+    /// Ends when the client has let a part of an answer wait for so long: over HTTP/2 it may shut the window of one
+    /// answer, and the socket tells nothing.
+    pub(super) async fn stalls(&self, limit: Duration) {
+        loop {
+            let oldest = self.held.lock().unwrap_or_else(PoisonError::into_inner).values().min().copied();
+            let end = oldest.unwrap_or_else(Instant::now) + limit;
+            if end <= Instant::now() {
+                return;
+            }
+            sleep_until(end).await;
         }
     }
 

@@ -87,9 +87,9 @@ impl ClientSocket {
         clocks: Clocks,
         deadline: Instant,
     ) -> ClientSocket {
-        let (phase, deadline) = match protocol {
-            Protocol::Http1 => (Phase::Head, deadline),
-            Protocol::Http2 => (Phase::Idle, Instant::now() + clocks.idle),
+        let phase = match protocol {
+            Protocol::Http1 => Phase::Head,
+            Protocol::Http2 => Phase::Idle,
         };
         ClientSocket {
             stream,
@@ -121,13 +121,10 @@ impl ClientSocket {
     }
 
     fn bytes_came(&mut self) {
-        match (self.phase, self.protocol) {
-            (Phase::Idle, Protocol::Http1) => {
-                self.phase = Phase::Head;
-                self.deadline = Instant::now() + self.clocks.head;
-            }
-            (Phase::Idle, Protocol::Http2) => self.deadline = Instant::now() + self.clocks.idle,
-            (Phase::Head | Phase::Busy, _) => {}
+        // Frames without a request do not prolong anything.
+        if let (Phase::Idle, Protocol::Http1) = (self.phase, self.protocol) {
+            self.phase = Phase::Head;
+            self.deadline = Instant::now() + self.clocks.head;
         }
     }
 

@@ -55,26 +55,43 @@ pub(super) fn resolve(path: &str) -> Cow<'_, str> {
     if is_plain {
         return Cow::Borrowed(path);
     }
-    let decoded = decode_unreserved(path);
+    let is_unreserved = |letter: char| letter.is_ascii_alphanumeric() || "-._~".contains(letter);
+    let resolved = resolve_segments(decode(path, is_unreserved).split('/'));
+    if resolved == path { Cow::Borrowed(path) } else { Cow::Owned(resolved) }
+}
+
+/// The path as the most lenient of upstreams reads it: all of ASCII decoded, `\\` for `/`, and what stands behind a `;`
+/// in a segment cut off. None when that is the resolved path.
+pub(super) fn read_leniently(path: &str) -> Option<String> {
+    if !path.contains(['%', ';', '\\']) {
+        return None;
+    }
+    let decoded = decode(path, |letter| letter.is_ascii() && !letter.is_ascii_control()).replace('\\', "/");
+    let segments = decoded.split('/').map(|segment| segment.split_once(';').map_or(segment, |(name, _)| name));
+    Some(resolve_segments(segments))
+}
+
+/// Leaves empty segments out and follows the dots.
+fn resolve_segments<'p>(path: impl Iterator<Item = &'p str>) -> String {
     let mut segments: Vec<&str> = Vec::new();
-    for segment in decoded.split('/') {
+    for segment in path {
         match segment {
             "" | "." => {}
             ".." => drop(segments.pop()),
             segment => segments.push(segment),
         }
     }
-    let resolved = format!("/{}", segments.join("/"));
-    if resolved == path { Cow::Borrowed(path) } else { Cow::Owned(resolved) }
+    format!("/{}", segments.join("/"))
 }
 
-fn decode_unreserved(path: &str) -> String {
+/// Decodes the escapes of some characters.
+fn decode(path: &str, is_decoded: impl Fn(char) -> bool) -> String {
     let mut decoded = String::with_capacity(path.len());
     let mut rest = path;
     while let Some(at) = rest.find('%') {
         decoded.push_str(&rest[..at]);
         let escape = rest.get(at + 1..at + 3).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match escape.map(char::from).filter(|letter| letter.is_ascii_alphanumeric() || "-._~".contains(*letter)) {
+        match escape.map(char::from).filter(|letter| is_decoded(*letter)) {
             Some(letter) => {
                 decoded.push(letter);
                 rest = &rest[at + 3..];
@@ -111,6 +128,20 @@ mod tests {
             assert_eq!(resolve(received), resolved, "{received}");
         }
         assert!(matches!(resolve("/a/b"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_lenient_reader_sees_more() {
+        for (received, read) in [
+            ("/v1%2Fpayments", "/v1/payments"),
+            ("/v1/payments;x=1", "/v1/payments"),
+            ("/v1/payments%3Abatch", "/v1/payments:batch"),
+            ("/a%5C..%5Cv1/b", "/v1/b"),
+            ("/a%00%ff", "/a%00%ff"),
+        ] {
+            assert_eq!(read_leniently(received).as_deref(), Some(read), "{received}");
+        }
+        assert_eq!(read_leniently("/v1/payments"), None);
     }
 
     #[test]

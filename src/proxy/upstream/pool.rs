@@ -224,9 +224,10 @@ impl<B> Lease<B> {
     pub fn give_back(mut self, idle_for: Duration) {
         let Some(sender) = self.sender.take() else { return };
         let upstream = self.pool.upstream.clone();
-        // One that still sends (the answer came early) or was closed is no use to anybody.
+        // One that still sends (the answer came early) or was closed is no use to anybody. It may finish, but not take
+        // its place for ever.
         if !sender.is_ready() {
-            return;
+            return self.traffic.answer_is_held();
         }
         let until = Instant::now() + idle_for.min(upstream.spec.idle_timeout);
         upstream.idle(self.pool.worker).push_back(Idle { sender, traffic: self.traffic.clone(), until });
@@ -245,6 +246,14 @@ where
     ) -> impl Future<Output = Result<http::Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
         let sender = self.sender.as_mut().expect("a lease has its connection until it is given back");
         sender.try_send_request(request)
+    }
+}
+
+impl<B> Drop for Lease<B> {
+    fn drop(&mut self) {
+        if self.sender.is_some() {
+            self.traffic.answer_is_held();
+        }
     }
 }
 

@@ -211,3 +211,33 @@ async fn a_stream_without_a_window_does_not_hold_the_upstream() {
     assert_eq!(answer.status(), 200);
     drop(stalled);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recorded_answer_that_is_held_back_is_given_up_and_its_room_comes_back() {
+    let proxy = super::raw::Setup::new()
+        .listener(|listener| {
+            listener.body_timeout = std::time::Duration::from_millis(400);
+            listener.max_buffered_bytes = 250_000;
+        })
+        .start();
+    proxy.upstream.acts(Box::new(|_, stream| {
+        let _ = std::io::Write::write_all(stream, b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n");
+        let _ = std::io::Write::write_all(stream, &[b'x'; 200_000]);
+    }));
+    let first = tokio::task::block_in_place(|| proxy.post("/", "idempotency-key: k\r\n", "x"));
+    assert_eq!(first.body.len(), 200_000);
+    let stream = TcpStream::connect(proxy.address).await.expect("the proxy accepts");
+    let handshake = h2::client::Builder::new().initial_window_size(0).handshake::<_, Bytes>(stream).await;
+    let (sender, connection) = handshake.expect("the proxy speaks HTTP/2");
+    let ended = tokio::spawn(connection);
+    let mut sender = sender.ready().await.expect("a stream");
+    let request = Request::post("http://api/").header("idempotency-key", "k").body(()).expect("a request");
+    let (answer, mut body) = sender.send_request(request, false).expect("the stream opens");
+    body.send_data(Bytes::from_static(b"x"), true).expect("it is taken");
+    let held = answer.await.expect("an answer's head");
+    assert_eq!(held.headers()["idempotency-replayed"], "true");
+    assert_eq!(tokio::task::block_in_place(|| proxy.post("/", "idempotency-key: k\r\n", "x")).code(), "overloaded");
+    let _ = ended.await;
+    let again = tokio::task::block_in_place(|| proxy.post("/", "idempotency-key: k\r\n", "x"));
+    assert_eq!((again.status(), again.body.len()), (200, 200_000));
+}

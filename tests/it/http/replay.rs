@@ -93,6 +93,10 @@ fn a_key_of_another_caller_is_unseen() {
         let answer = proxy.post("/", &format!("idempotency-key: k\r\n{fields}"), "x");
         assert_eq!(answer.one("idempotency-status"), "executed", "{fields}");
     }
+    for host in ["api.", "API:80", "api:"] {
+        let request = format!("POST / HTTP/1.1\r\nhost: {host}\r\nidempotency-key: k\r\ncontent-length: 1\r\n\r\nx");
+        assert_eq!(proxy.send(request).one("idempotency-status"), "replayed", "{host} is the same host");
+    }
     let other_host = "POST / HTTP/1.1\r\nhost: other\r\nidempotency-key: k\r\ncontent-length: 1\r\n\r\nx";
     assert_eq!(proxy.send(other_host).one("idempotency-status"), "executed", "H44");
     assert_eq!(proxy.post("/", "idempotency-key: k\r\n", "y").code(), "key-reused");
