@@ -7,9 +7,12 @@
 //! When the lock was taken, nobody else is at work: everything in flight gets a lease of zero, counted from now. Under
 //! hold it is unknown at once; under retry the grace runs from the restart.
 //!
+//! Leases and keeps are counted by a clock of the file's own, which nobody sets: see `clock`.
+//!
 //! A commit that fails for another reason than a full disk ends the process: what SQLite holds in memory and what is on
 //! the disk may differ then, and nothing that is answered after it could be trusted.
 
+mod clock;
 mod file;
 mod writer;
 
