@@ -108,6 +108,11 @@ impl Database {
         })
     }
 
+    /// Waits that long for another program's lock before a call is refused.
+    pub(super) fn wait_for_locks(&self, longest: Duration) -> rusqlite::Result<()> {
+        self.connection.busy_timeout(longest)
+    }
+
     /// Whoever was at work with this file is gone: the lock says so.
     fn end_leases(&self) -> rusqlite::Result<()> {
         let statement = format!("UPDATE {}_records SET lease_ms = 0, written_at_ms = ?1 WHERE state = ?2", self.prefix);

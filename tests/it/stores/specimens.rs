@@ -10,7 +10,7 @@ use onceproxy::stores::conformance::faulty::{Fault, FaultyStore};
 use onceproxy::stores::conformance::{Able, Specimen};
 use onceproxy::stores::memory::{Limits, MemoryStore};
 use onceproxy::stores::redis::{RedisOptions, RedisStore};
-use onceproxy::stores::sqlite::SqliteStore;
+use onceproxy::stores::sqlite::{SqliteOptions, SqliteStore};
 use onceproxy::telemetry::metrics::Metrics;
 use onceproxy::telemetry::timed::TimedStore;
 use onceproxy::{Record, RecordId};
@@ -53,7 +53,7 @@ pub struct Sqlite {
 impl Sqlite {
     pub fn open() -> Sqlite {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = SqliteStore::open(&path_in(&folder)).expect("it opens");
+        let store = SqliteStore::open_with(&path_in(&folder), patient_sqlite()).expect("it opens");
         Sqlite { store: Arc::new(store), folder }
     }
 
@@ -128,6 +128,11 @@ impl Redis {
 /// On a busy machine a call may take long; what is too slow is another test's subject.
 pub fn patient() -> RedisOptions {
     RedisOptions { command_timeout: Duration::from_secs(10), ..RedisOptions::default() }
+}
+
+/// As [`patient`], of SQLite.
+pub fn patient_sqlite() -> SqliteOptions {
+    SqliteOptions { command_timeout: Duration::from_secs(10), ..SqliteOptions::default() }
 }
 
 impl Specimen for Redis {
