@@ -168,10 +168,10 @@ pub struct Wrapped<S> {
 }
 
 impl<S: Specimen> Wrapped<S> {
-    /// Every other write is applied, and its answer lost.
+    /// Every third write is applied, and its answer lost. (With every other one, of two writers in turn one gets all.)
     pub fn swallowing(inner: S) -> Wrapped<S> {
         let faulty = FaultyStore::new(inner.store());
-        faulty.fault_every(2, Fault::Swallow);
+        faulty.fault_every(3, Fault::Swallow);
         Wrapped { outer: Arc::new(faulty), inner }
     }
 
