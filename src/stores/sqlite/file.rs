@@ -75,18 +75,20 @@ impl Database {
         if prefix.is_empty() || !prefix.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric()) {
             return Err(OpenError::BadPrefix(prefix.to_owned()));
         }
-        let lock = lock(path)?;
         // Made with its mode before SQLite sees it; the files beside it get the same.
         private(path)?;
-        let connection = connect(path)?;
+        // One file has one lock, whatever links lead to it.
+        let real = path.canonicalize().map_err(|error| OpenError::Io(path.to_owned(), error))?;
+        let lock = lock(&real, path)?;
+        let connection = connect(&real)?;
         recognise(&connection, path)?;
         prepare(&connection, prefix, path)?;
-        close_to_others(path)?;
+        close_to_others(&real)?;
         let failed = |error| OpenError::Sqlite(path.to_owned(), error);
         let clock = clock(&connection, prefix, wall).map_err(failed)?;
         let database = Database {
             connection,
-            path: path.to_owned(),
+            path: real,
             prefix: prefix.to_owned(),
             sql: Sql::new(prefix),
             clock,
@@ -309,8 +311,9 @@ fn clock(connection: &Connection, prefix: &str, wall: Wall) -> rusqlite::Result<
     Ok(Clock::new(wall, newest, behind))
 }
 
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut name = path.as_os_str().to_owned();
+/// Takes the lock of a file by its real path; the other path is the one that the user knows.
+fn lock(real: &Path, path: &Path) -> Result<File, OpenError> {
+    let mut name = real.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
     let file = private(&name)?;
@@ -350,7 +353,8 @@ fn recognise(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
     match (number("application_id")?, number("user_version")?) {
         (APPLICATION_ID, SCHEMA) => Ok(()),
-        (0, 0) => {
+        // Made, but not yet prepared.
+        (0 | APPLICATION_ID, 0) => {
             let tables: i64 =
                 connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
             match tables {
@@ -362,11 +366,13 @@ fn recognise(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     }
 }
 
+/// Makes what is not there yet, as a whole or not at all: what is killed in between leaves a file that can be opened.
 fn prepare(connection: &Connection, prefix: &str, path: &Path) -> Result<(), OpenError> {
     let failed = |error| OpenError::Sqlite(path.to_owned(), error);
     let schema = format!(
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
+         BEGIN IMMEDIATE;
          PRAGMA application_id = {APPLICATION_ID};
          PRAGMA user_version = {SCHEMA};
          CREATE TABLE IF NOT EXISTS {prefix}_records (
@@ -376,7 +382,8 @@ fn prepare(connection: &Connection, prefix: &str, path: &Path) -> Result<(), Ope
          CREATE INDEX IF NOT EXISTS {prefix}_records_expiry ON {prefix}_records (expires_at_ms);
          CREATE TABLE IF NOT EXISTS {prefix}_clock (one INTEGER PRIMARY KEY CHECK (one = 1), behind_ms INTEGER NOT NULL)
              STRICT;
-         INSERT OR IGNORE INTO {prefix}_clock (one, behind_ms) VALUES (1, 0);"
+         INSERT OR IGNORE INTO {prefix}_clock (one, behind_ms) VALUES (1, 0);
+         COMMIT;"
     );
     connection.execute_batch(&schema).map_err(failed)
 }

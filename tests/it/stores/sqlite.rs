@@ -1,7 +1,7 @@
 //! The SQLite file: whose it is, who may read it, and what a restart means.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
 
@@ -35,6 +35,37 @@ async fn second_opening_is_refused_while_the_first_lives() {
     assert!(first.load(&fresh_id()).await.is_ok());
     drop(first);
     open(&path).expect("it opens again");
+}
+
+#[tokio::test]
+async fn links_to_a_file_lead_to_one_lock() {
+    let (folder, path) = sqlite_folder();
+    let (link, other_folder) = (folder.path().join("link.db"), folder.path().join("folder"));
+    symlink(&path, &link).expect("a link to nothing yet");
+    symlink(folder.path(), &other_folder).expect("a link");
+    let through_folder = other_folder.join(path.file_name().expect("it has a name"));
+    let names = [&link, &path, &through_folder];
+    for first in names {
+        let store = open(first).expect("it opens");
+        for second in names {
+            assert!(
+                matches!(open(second), Err(OpenError::InUse(name)) if name == *second),
+                "{second:?} beside {first:?}"
+            );
+        }
+        store.create(&fresh_id(), &in_flight()).await.expect("it writes");
+    }
+    assert_eq!(mode(&path), 0o600);
+}
+
+#[tokio::test]
+async fn file_whose_making_was_cut_short_is_opened() {
+    let (_folder, path) = sqlite_folder();
+    rusqlite::Connection::open(&path)
+        .and_then(|beside| beside.execute_batch("PRAGMA application_id = 0x6f6e6365"))
+        .expect("it writes");
+    let store = open(&path).expect("there is nothing in it yet");
+    store.create(&fresh_id(), &in_flight()).await.expect("it writes");
 }
 
 #[tokio::test]

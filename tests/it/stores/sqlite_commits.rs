@@ -33,6 +33,13 @@ fn commits(path: &Path) -> usize {
 }
 
 #[tokio::test]
+async fn file_is_made_in_one_commit() {
+    let (_folder, path) = sqlite_folder();
+    let _store = SqliteStore::open_with(&path, ending_in(never)).expect("it opens");
+    assert_eq!(commits(&path), 1, "what is killed in between leaves a part of it");
+}
+
+#[tokio::test]
 async fn calls_that_come_together_share_a_commit() {
     let (_folder, path) = sqlite_folder();
     let store = SqliteStore::open_with(&path, ending_in(never)).expect("it opens");
