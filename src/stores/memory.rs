@@ -2,7 +2,7 @@
 //!
 //! Sharded, and capped by entries and bytes. Full means [`StoreError::Full`]: nothing that lives is ever dropped.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,8 +18,8 @@ use crate::scope::RecordId;
 
 const SHARDS: usize = 64;
 /// What an entry costs beside its texts and its outcome, about.
-const ENTRY_BYTES: usize = 320;
-/// How many entries a create that finds no room looks at for one past its keep.
+const ENTRY_BYTES: usize = 400;
+/// How many records past their keep a create that finds no room drops at most.
 const SWEEP: usize = 256;
 const NOTICES: usize = 1024;
 
@@ -70,7 +70,7 @@ pub struct MemoryStore {
 }
 
 struct Shared {
-    shards: Vec<Mutex<HashMap<RecordId, Kept>>>,
+    shards: Vec<Mutex<Shard>>,
     limits: Limits,
     entries: AtomicUsize,
     bytes: AtomicUsize,
@@ -79,10 +79,19 @@ struct Shared {
     notices: broadcast::Sender<RecordId>,
 }
 
+#[derive(Default)]
+struct Shard {
+    records: HashMap<RecordId, Kept>,
+    /// When each record is past its keep, in order, so that nobody has to look at those that live.
+    ends: BTreeSet<(Instant, RecordId)>,
+}
+
 struct Kept {
     version: Version,
     record: Record,
     written: Instant,
+    /// None: later than time can tell.
+    ends: Option<Instant>,
 }
 
 impl MemoryStore {
@@ -113,11 +122,13 @@ impl Default for MemoryStore {
 
 impl Kept {
     fn new(draft: &Draft) -> Kept {
-        Kept { version: draft.version, record: draft.record.clone(), written: Instant::now() }
+        let written = Instant::now();
+        let ends = written.checked_add(draft.record.keep);
+        Kept { version: draft.version, record: draft.record.clone(), written, ends }
     }
 
     fn is_past_keep(&self) -> bool {
-        self.written.elapsed() >= self.record.keep
+        self.ends.is_some_and(|ends| ends <= Instant::now())
     }
 
     fn entry(&self) -> Entry {
@@ -133,26 +144,51 @@ fn cost(record: &Record) -> usize {
     ENTRY_BYTES + record.reason.len() + record.outcome.len()
 }
 
+impl Shard {
+    /// Puts a record in place, and gives the one that was there.
+    fn put(&mut self, id: &RecordId, kept: Kept) -> Option<Kept> {
+        let before = self.take(id);
+        if let Some(ends) = kept.ends {
+            self.ends.insert((ends, *id));
+        }
+        self.records.insert(*id, kept);
+        before
+    }
+
+    fn take(&mut self, id: &RecordId) -> Option<Kept> {
+        let kept = self.records.remove(id)?;
+        if let Some(ends) = kept.ends {
+            self.ends.remove(&(ends, *id));
+        }
+        Some(kept)
+    }
+
+    /// The record that is longest past its keep.
+    fn past_keep(&self) -> Option<RecordId> {
+        self.ends.first().filter(|(ends, _)| *ends <= Instant::now()).map(|(_, id)| *id)
+    }
+}
+
 impl Shared {
-    fn shard(&self, id: &RecordId) -> MutexGuard<'_, HashMap<RecordId, Kept>> {
+    fn shard(&self, id: &RecordId) -> MutexGuard<'_, Shard> {
         self.lock(usize::from(id.as_bytes()[0]) % SHARDS)
     }
 
-    fn lock(&self, shard: usize) -> MutexGuard<'_, HashMap<RecordId, Kept>> {
-        // Every change of a map is one call, so a panic elsewhere leaves it whole.
+    fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
+        // Nothing panics while it is held, and a panic elsewhere leaves it whole.
         self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads a living record; one past its keep is dropped.
-    fn living<'a>(&self, shard: &'a mut HashMap<RecordId, Kept>, id: &RecordId) -> Option<&'a mut Kept> {
-        if shard.get(id).is_some_and(Kept::is_past_keep) {
+    fn living<'a>(&self, shard: &'a mut Shard, id: &RecordId) -> Option<&'a Kept> {
+        if shard.records.get(id).is_some_and(Kept::is_past_keep) {
             self.forget(shard, id);
         }
-        shard.get_mut(id)
+        shard.records.get(id)
     }
 
-    fn forget(&self, shard: &mut HashMap<RecordId, Kept>, id: &RecordId) {
-        if let Some(kept) = shard.remove(id) {
+    fn forget(&self, shard: &mut Shard, id: &RecordId) {
+        if let Some(kept) = shard.take(id) {
             self.entries.fetch_sub(1, Ordering::Relaxed);
             self.bytes.fetch_sub(kept.bytes(), Ordering::Relaxed);
         }
@@ -171,15 +207,17 @@ impl Shared {
         false
     }
 
-    /// Drops records past their keep: looks at one shard after the other until `limit` are gone or all were seen.
+    /// Drops records past their keep, shard by shard, until `limit` are gone or there are no more.
     fn sweep(&self, limit: usize) -> usize {
         let mut removed = 0;
         for _ in 0..SHARDS {
             let mut shard = self.lock(self.next_shard.fetch_add(1, Ordering::Relaxed) % SHARDS);
-            let past: Vec<RecordId> =
-                shard.iter().filter(|(_, kept)| kept.is_past_keep()).map(|(id, _)| *id).take(limit - removed).collect();
-            removed += past.len();
-            past.iter().for_each(|id| self.forget(&mut shard, id));
+            while removed < limit
+                && let Some(id) = shard.past_keep()
+            {
+                self.forget(&mut shard, &id);
+                removed += 1;
+            }
             if removed >= limit {
                 break;
             }
@@ -201,7 +239,7 @@ impl Shared {
                 });
             }
             if self.take_room(bytes) {
-                shard.insert(*id, Kept::new(draft));
+                shard.put(id, Kept::new(draft));
                 return Ok(Created::New);
             }
         }
@@ -217,8 +255,9 @@ impl Shared {
             }
             // Finished work is recorded over the limit too: refusing it would lose an answer.
             self.bytes.fetch_add(cost(&draft.record), Ordering::Relaxed);
-            self.bytes.fetch_sub(kept.bytes(), Ordering::Relaxed);
-            *kept = Kept::new(draft);
+            if let Some(before) = shard.put(id, Kept::new(draft)) {
+                self.bytes.fetch_sub(before.bytes(), Ordering::Relaxed);
+            }
         }
         drop(shard);
         self.tell(id, notice);
@@ -254,6 +293,7 @@ impl Shared {
         for shard in first..SHARDS {
             page.entries.extend(
                 self.lock(shard)
+                    .records
                     .iter()
                     .filter(|(_, kept)| !kept.is_past_keep())
                     .filter(|(_, kept)| filter.state.is_none_or(|state| state == kept.record.state))

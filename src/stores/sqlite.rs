@@ -7,9 +7,12 @@
 //! When the lock was taken, nobody else is at work: everything in flight gets a lease of zero, counted from now. Under
 //! hold it is unknown at once; under retry the grace runs from the restart.
 //!
+//! Leases and keeps are counted by a clock of the file's own, which nobody sets: see `clock`.
+//!
 //! A commit that fails for another reason than a full disk ends the process: what SQLite holds in memory and what is on
 //! the disk may differ then, and nothing that is answered after it could be trusted.
 
+mod clock;
 mod file;
 mod writer;
 
@@ -17,9 +20,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use tokio::sync::{broadcast, oneshot};
+use tokio::time::timeout;
 
 use crate::ledger::store::{
     Created, Draft, Entry, Filter, Finding, Notice, Notices, Page, Replaced, Store, StoreError, StoreFuture,
@@ -36,9 +41,36 @@ pub const MAX_BATCH: usize = 256;
 /// How many calls wait for the writer at most; more are refused.
 const QUEUE: usize = 8192;
 const NOTICES: usize = 1024;
+const ENDED: &str = "the SQLite thread has ended";
 
 /// What ends the process after a commit that failed. Tests put something else in its place.
 pub type Fatal = fn(&rusqlite::Error) -> !;
+
+/// How a [`SqliteStore`] works.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use onceproxy::stores::sqlite::SqliteOptions;
+///
+/// let patient = SqliteOptions { command_timeout: Duration::from_secs(5), ..SqliteOptions::default() };
+/// assert_eq!(patient.prefix, "once");
+/// ```
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// The first part of the tables' names.
+    pub prefix: String,
+    /// The longest time of one call. A disk that is slower has what it wrote looked for again.
+    pub command_timeout: Duration,
+    /// What is done after a commit that failed; by default the process ends.
+    pub fatal: Fatal,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> SqliteOptions {
+        SqliteOptions { prefix: "once".to_owned(), command_timeout: Duration::from_millis(500), fatal: abort }
+    }
+}
 
 /// A store in one SQLite file. Clones share it; the file is closed when the last one is dropped.
 #[derive(Clone)]
@@ -50,6 +82,7 @@ struct Shared {
     /// Gone when the store is dropped, which ends the threads.
     queues: Option<Queues>,
     threads: Vec<JoinHandle<()>>,
+    command_timeout: Duration,
     notices: broadcast::Sender<RecordId>,
 }
 
@@ -64,16 +97,21 @@ impl SqliteStore {
     /// # Errors
     /// [`OpenError`] when another process has it, when it is not a store of this release, or when it cannot be opened.
     pub fn open(path: &Path) -> Result<SqliteStore, OpenError> {
-        SqliteStore::open_with(path, "once", abort)
+        SqliteStore::open_with(path, SqliteOptions::default())
     }
 
-    /// As [`SqliteStore::open`], with a prefix for the table, and with what is to be done when a commit fails.
+    /// As [`SqliteStore::open`], with options.
     ///
     /// # Errors
     /// As [`SqliteStore::open`].
-    pub fn open_with(path: &Path, prefix: &str, fatal: Fatal) -> Result<SqliteStore, OpenError> {
-        let writing = Database::open(path, prefix)?;
+    pub fn open_with(path: &Path, options: SqliteOptions) -> Result<SqliteStore, OpenError> {
+        let SqliteOptions { prefix, command_timeout, fatal } = options;
+        let writing = Database::open(path, &prefix)?;
         let reading = writing.beside()?;
+        // Whoever waits for a lock of another program's is told so before the call ends without an answer.
+        for database in [&writing, &reading] {
+            database.wait_for_locks(command_timeout / 2).map_err(|error| OpenError::Sqlite(path.to_owned(), error))?;
+        }
         let (changes, change_queue) = mpsc::sync_channel(QUEUE);
         let (looks, look_queue) = mpsc::sync_channel(QUEUE);
         let notices = broadcast::Sender::new(NOTICES);
@@ -82,35 +120,44 @@ impl SqliteStore {
             thread("sqlite-writer", move || write(&writing, &change_queue, &told, fatal))?,
             thread("sqlite-reader", move || read(&reading, &look_queue))?,
         ];
-        Ok(SqliteStore { shared: Arc::new(Shared { queues: Some(Queues { changes, looks }), threads, notices }) })
+        let queues = Some(Queues { changes, looks });
+        Ok(SqliteStore { shared: Arc::new(Shared { queues, threads, command_timeout, notices }) })
     }
 
     async fn change<T>(
         &self,
         change: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Change,
     ) -> Result<T, StoreError> {
-        ask(&self.shared.queues().changes, change).await
+        let answered = ask(&self.shared.queues().changes, change)?;
+        timeout(self.shared.command_timeout, answered)
+            .await
+            .map_err(|elapsed| StoreError::MaybeApplied(elapsed.into()))?
+            .unwrap_or_else(|_| Err(StoreError::MaybeApplied(ENDED.into())))
     }
 
     async fn look<T>(
         &self,
         look: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Look,
     ) -> Result<T, StoreError> {
-        ask(&self.shared.queues().looks, look).await
+        let answered = ask(&self.shared.queues().looks, look)?;
+        timeout(self.shared.command_timeout, answered)
+            .await
+            .map_err(|elapsed| StoreError::NotApplied(elapsed.into()))?
+            .unwrap_or_else(|_| Err(StoreError::NotApplied(ENDED.into())))
     }
 }
 
-/// Hands a call to a thread and waits for its answer.
-async fn ask<J, T>(
+/// Hands a call to a thread, which will answer.
+fn ask<J, T>(
     queue: &SyncSender<J>,
     call: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> J,
-) -> Result<T, StoreError> {
+) -> Result<oneshot::Receiver<Result<T, StoreError>>, StoreError> {
     let (answer, answered) = oneshot::channel();
     queue.try_send(call(answer)).map_err(|error| match error {
         TrySendError::Full(_) => StoreError::NotApplied("too many calls wait for SQLite".into()),
-        TrySendError::Disconnected(_) => StoreError::NotApplied("the SQLite thread has ended".into()),
+        TrySendError::Disconnected(_) => StoreError::NotApplied(ENDED.into()),
     })?;
-    answered.await.unwrap_or_else(|_| Err(StoreError::MaybeApplied("the SQLite thread has ended".into())))
+    Ok(answered)
 }
 
 fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
@@ -124,7 +171,7 @@ impl Shared {
 }
 
 /// Ends the process.
-pub(crate) fn abort(error: &rusqlite::Error) -> ! {
+fn abort(error: &rusqlite::Error) -> ! {
     tracing::error!(%error, "a commit failed: what is on the disk is not known, the process ends");
     eprintln!("onceproxy: a commit of the SQLite store failed: {error}");
     std::process::abort()

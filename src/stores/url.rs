@@ -114,9 +114,14 @@ impl StoreUrl {
             StoreUrl::Memory => Ok(OpenStore(Opened::Shared(Arc::new(MemoryStore::new())))),
             #[cfg(feature = "sqlite")]
             StoreUrl::Sqlite(path) => {
-                let store =
-                    crate::stores::sqlite::SqliteStore::open_with(path, &options.prefix, crate::stores::sqlite::abort);
-                Ok(OpenStore(Opened::Shared(Arc::new(store.map_err(|error| OpenError(error.into()))?))))
+                use crate::stores::sqlite::{SqliteOptions, SqliteStore};
+                let options = SqliteOptions {
+                    prefix: options.prefix.clone(),
+                    command_timeout: options.command_timeout,
+                    ..SqliteOptions::default()
+                };
+                let store = SqliteStore::open_with(path, options).map_err(|error| OpenError(error.into()))?;
+                Ok(OpenStore(Opened::Shared(Arc::new(store))))
             }
             #[cfg(feature = "redis")]
             StoreUrl::Redis(url) => {

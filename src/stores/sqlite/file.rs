@@ -5,12 +5,13 @@ use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fs4::{FileExt, TryLockError};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
 
+use super::clock::{Clock, Wall, wall_ms};
 use crate::ledger::store::{Created, Draft, Entry, Filter, Finding, Page, Replaced, Severity, StoreError};
 use crate::record::{Record, State, Version, millis};
 use crate::scope::RecordId;
@@ -18,6 +19,8 @@ use crate::scope::RecordId;
 /// Written into the file's header: this is a store of ours, of this schema.
 const APPLICATION_ID: i64 = 0x6f6e_6365;
 const SCHEMA: i64 = 1;
+/// How much further the clock has to be behind the wall clock before that is written down.
+const CLOCK_PRECISION_MS: i64 = 1000;
 
 /// Why a file cannot be opened as a store.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +50,7 @@ pub(super) struct Database {
     path: PathBuf,
     prefix: String,
     sql: Sql,
+    clock: Clock,
     /// Held as long as one connection is open.
     lock: Arc<File>,
 }
@@ -59,44 +63,75 @@ struct Sql {
     delete: String,
     purge: String,
     list: String,
+    note_clock: String,
 }
 
 impl Database {
     pub(super) fn open(path: &Path, prefix: &str) -> Result<Database, OpenError> {
+        Database::open_by(path, prefix, wall_ms)
+    }
+
+    pub(super) fn open_by(path: &Path, prefix: &str, wall: Wall) -> Result<Database, OpenError> {
         if prefix.is_empty() || !prefix.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric()) {
             return Err(OpenError::BadPrefix(prefix.to_owned()));
         }
-        let lock = lock(path)?;
         // Made with its mode before SQLite sees it; the files beside it get the same.
         private(path)?;
-        let database = Database::connect(path, prefix, Arc::new(lock))?;
-        recognise(&database.connection, path)?;
-        prepare(&database.connection, prefix, path)?;
-        close_to_others(path)?;
-        database.end_leases().map_err(|error| OpenError::Sqlite(path.to_owned(), error))?;
+        // One file has one lock, whatever links lead to it.
+        let real = path.canonicalize().map_err(|error| OpenError::Io(path.to_owned(), error))?;
+        let lock = lock(&real, path)?;
+        let connection = connect(&real)?;
+        recognise(&connection, path)?;
+        prepare(&connection, prefix, path)?;
+        close_to_others(&real)?;
+        let failed = |error| OpenError::Sqlite(path.to_owned(), error);
+        let clock = clock(&connection, prefix, wall).map_err(failed)?;
+        let database = Database {
+            connection,
+            path: real,
+            prefix: prefix.to_owned(),
+            sql: Sql::new(prefix),
+            clock,
+            lock: Arc::new(lock),
+        };
+        database.end_leases().map_err(failed)?;
         Ok(database)
     }
 
     /// Another connection to the same file.
     pub(super) fn beside(&self) -> Result<Database, OpenError> {
-        Database::connect(&self.path, &self.prefix, self.lock.clone())
+        Ok(Database {
+            connection: connect(&self.path)?,
+            path: self.path.clone(),
+            prefix: self.prefix.clone(),
+            sql: Sql::new(&self.prefix),
+            clock: self.clock,
+            lock: self.lock.clone(),
+        })
     }
 
-    fn connect(path: &Path, prefix: &str, lock: Arc<File>) -> Result<Database, OpenError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection =
-            Connection::open_with_flags(path, flags).map_err(|error| OpenError::Sqlite(path.to_owned(), error))?;
-        Ok(Database { connection, path: path.to_owned(), prefix: prefix.to_owned(), sql: Sql::new(prefix), lock })
+    /// Waits that long for another program's lock before a call is refused.
+    pub(super) fn wait_for_locks(&self, longest: Duration) -> rusqlite::Result<()> {
+        self.connection.busy_timeout(longest)
     }
 
     /// Whoever was at work with this file is gone: the lock says so.
     fn end_leases(&self) -> rusqlite::Result<()> {
         let statement = format!("UPDATE {}_records SET lease_ms = 0, written_at_ms = ?1 WHERE state = ?2", self.prefix);
-        self.connection.execute(&statement, params![now_ms(), State::InFlight.number()]).map(drop)
+        self.connection.execute(&statement, params![self.clock.now_ms(), State::InFlight.number()]).map(drop)
     }
 
+    /// Begins a transaction. What it writes bears the time of the file's clock, so how that stands to the wall clock
+    /// belongs into it.
     pub(super) fn begin(&self) -> rusqlite::Result<()> {
-        self.connection.execute_batch("BEGIN IMMEDIATE")
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        self.note_clock().inspect_err(|_| self.roll_back())
+    }
+
+    /// Writes only where there is more to say than that clocks are not exact.
+    fn note_clock(&self) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare_cached(&self.sql.note_clock)?;
+        statement.execute(params![self.clock.behind_ms(), CLOCK_PRECISION_MS]).map(drop)
     }
 
     pub(super) fn commit(&self) -> rusqlite::Result<()> {
@@ -145,14 +180,14 @@ impl Database {
 
     pub(super) fn load(&self, id: &RecordId) -> Result<Option<Entry>, StoreError> {
         let mut statement = self.connection.prepare_cached(&self.sql.select).map_err(failure)?;
-        let now = now_ms();
+        let now = self.clock.now_ms();
         let row = statement.query_row(params![id.as_bytes(), now], Stored::read).optional().map_err(failure)?;
         row.map(|stored| stored.entry(now)).transpose()
     }
 
     fn write(&self, sql: &str, id: &RecordId, draft: &Draft) -> Result<(), StoreError> {
         let record = &draft.record;
-        let now = now_ms();
+        let now = self.clock.now_ms();
         let expires = now.saturating_add(i64::try_from(millis(record.keep)).unwrap_or(i64::MAX));
         let lease = i64::try_from(millis(record.lease)).unwrap_or(i64::MAX);
         let bytes = record.encode(&draft.version);
@@ -165,7 +200,7 @@ impl Database {
 
     pub(super) fn purge(&self, limit: usize) -> Result<usize, StoreError> {
         let mut statement = self.connection.prepare_cached(&self.sql.purge).map_err(failure)?;
-        statement.execute(params![now_ms(), i64::try_from(limit).unwrap_or(i64::MAX)]).map_err(failure)
+        statement.execute(params![self.clock.now_ms(), i64::try_from(limit).unwrap_or(i64::MAX)]).map_err(failure)
     }
 
     /// A page in the order of the ids; the cursor is the last one.
@@ -177,7 +212,7 @@ impl Database {
                 .map(|id| id.as_bytes().to_vec())
                 .map_err(|_| StoreError::NotApplied("the cursor is not one".into()))?,
         };
-        let now = now_ms();
+        let now = self.clock.now_ms();
         let state = filter.state.map(State::number);
         let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
         let mut statement = self.connection.prepare_cached(&self.sql.list).map_err(failure)?;
@@ -229,6 +264,7 @@ impl Sql {
                 "SELECT record, lease_ms, written_at_ms, id FROM {table}
                  WHERE id > ?1 AND expires_at_ms > ?2 AND (?3 IS NULL OR state = ?3) ORDER BY id LIMIT ?4"
             ),
+            note_clock: format!("UPDATE {prefix}_clock SET behind_ms = ?1 WHERE behind_ms < ?1 - ?2"),
         }
     }
 }
@@ -248,15 +284,10 @@ impl Stored {
     fn entry(self, now_ms: i64) -> Result<Entry, StoreError> {
         let (version, record) = Record::decode(&Bytes::from(self.record))?;
         let lease = Duration::from_millis(u64::try_from(self.lease_ms).unwrap_or(0));
-        // A wall clock that was set back makes a record younger, never negative.
+        // The reader may have looked at the clock before the writer did.
         let age = Duration::from_millis(u64::try_from(now_ms - self.written_at_ms).unwrap_or(0));
         Ok(Entry { version, record: Record { lease, ..record }, age })
     }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A statement that failed inside a transaction that was not committed changed nothing.
@@ -267,8 +298,22 @@ fn failure(error: rusqlite::Error) -> StoreError {
     }
 }
 
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut name = path.as_os_str().to_owned();
+fn connect(path: &Path) -> Result<Connection, OpenError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(path, flags).map_err(|error| OpenError::Sqlite(path.to_owned(), error))
+}
+
+/// A clock that goes on from what the file holds.
+fn clock(connection: &Connection, prefix: &str, wall: Wall) -> rusqlite::Result<Clock> {
+    let number = |sql: String| connection.query_row(&sql, [], |row| row.get::<_, i64>(0));
+    let newest = number(format!("SELECT coalesce(max(written_at_ms), 0) FROM {prefix}_records"))?;
+    let behind = number(format!("SELECT behind_ms FROM {prefix}_clock"))?;
+    Ok(Clock::new(wall, newest, behind))
+}
+
+/// Takes the lock of a file by its real path; the other path is the one that the user knows.
+fn lock(real: &Path, path: &Path) -> Result<File, OpenError> {
+    let mut name = real.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
     let file = private(&name)?;
@@ -308,7 +353,8 @@ fn recognise(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
     match (number("application_id")?, number("user_version")?) {
         (APPLICATION_ID, SCHEMA) => Ok(()),
-        (0, 0) => {
+        // Made, but not yet prepared.
+        (0 | APPLICATION_ID, 0) => {
             let tables: i64 =
                 connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
             match tables {
@@ -320,18 +366,24 @@ fn recognise(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     }
 }
 
+/// Makes what is not there yet, as a whole or not at all: what is killed in between leaves a file that can be opened.
 fn prepare(connection: &Connection, prefix: &str, path: &Path) -> Result<(), OpenError> {
     let failed = |error| OpenError::Sqlite(path.to_owned(), error);
     let schema = format!(
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
+         BEGIN IMMEDIATE;
          PRAGMA application_id = {APPLICATION_ID};
          PRAGMA user_version = {SCHEMA};
          CREATE TABLE IF NOT EXISTS {prefix}_records (
              id BLOB PRIMARY KEY, state INTEGER NOT NULL, lease_ms INTEGER NOT NULL, written_at_ms INTEGER NOT NULL,
              expires_at_ms INTEGER NOT NULL, record BLOB NOT NULL
          ) STRICT, WITHOUT ROWID;
-         CREATE INDEX IF NOT EXISTS {prefix}_records_expiry ON {prefix}_records (expires_at_ms);"
+         CREATE INDEX IF NOT EXISTS {prefix}_records_expiry ON {prefix}_records (expires_at_ms);
+         CREATE TABLE IF NOT EXISTS {prefix}_clock (one INTEGER PRIMARY KEY CHECK (one = 1), behind_ms INTEGER NOT NULL)
+             STRICT;
+         INSERT OR IGNORE INTO {prefix}_clock (one, behind_ms) VALUES (1, 0);
+         COMMIT;"
     );
     connection.execute_batch(&schema).map_err(failed)
 }

@@ -1,6 +1,6 @@
 //! The memory store's limits: full means full, and nothing that lives is dropped.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onceproxy::Record;
 use onceproxy::ledger::store::{Created, Draft, Notice, Replaced, Store, StoreError};
@@ -61,4 +61,42 @@ async fn full_store_makes_room_from_what_is_past_its_keep() {
     }
     assert!(is_full(&store.create(&fresh_id(), &in_flight()).await));
     assert!(store.load(&living).await.expect("it reads").is_some());
+}
+
+#[tokio::test]
+async fn full_store_refuses_without_looking_at_each_record() {
+    const RECORDS: usize = 50_000;
+    let store = MemoryStore::with_limits(Limits { max_entries: RECORDS, ..Limits::default() });
+    let draft = in_flight();
+    let began = Instant::now();
+    for _ in 0..RECORDS {
+        store.create(&fresh_id(), &draft).await.expect("there is room");
+    }
+    let filled = began.elapsed();
+    // As many refusals take about as long; with a look at each record, a thousand times that.
+    let began = Instant::now();
+    for _ in 0..RECORDS {
+        assert!(is_full(&store.create(&fresh_id(), &draft).await));
+        assert!(began.elapsed() < filled * 20 + Duration::from_secs(1), "a refusal looks at too much");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn record_that_was_renewed_is_kept_for_as_long_as_its_last_write_says() {
+    let store = MemoryStore::new();
+    let (renewed, other) = (fresh_id(), fresh_id());
+    let first = Draft::new(Record { keep: Duration::from_secs(5), ..in_flight().record });
+    let for_ever = Draft::new(Record { keep: Duration::MAX, ..completed("x").record });
+    store.create(&renewed, &first).await.expect("there is room");
+    store.create(&other, &for_ever).await.expect("there is room");
+    tokio::time::advance(Duration::from_secs(4)).await;
+    let second = Draft::new(first.record.clone());
+    let replaced = store.replace(&renewed, &first.version, &second, Notice::Skip).await.expect("it writes");
+    assert_eq!(replaced, Replaced::Done);
+    tokio::time::advance(Duration::from_millis(4999)).await;
+    assert_eq!(store.purge(10).await.expect("it purges"), 0);
+    assert!(store.load(&renewed).await.expect("it reads").is_some());
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(store.purge(10).await.expect("it purges"), 1);
+    assert!(store.load(&other).await.expect("it reads").is_some());
 }

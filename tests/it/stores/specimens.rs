@@ -10,7 +10,7 @@ use onceproxy::stores::conformance::faulty::{Fault, FaultyStore};
 use onceproxy::stores::conformance::{Able, Specimen};
 use onceproxy::stores::memory::{Limits, MemoryStore};
 use onceproxy::stores::redis::{RedisOptions, RedisStore};
-use onceproxy::stores::sqlite::SqliteStore;
+use onceproxy::stores::sqlite::{SqliteOptions, SqliteStore};
 use onceproxy::telemetry::metrics::Metrics;
 use onceproxy::telemetry::timed::TimedStore;
 use onceproxy::{Record, RecordId};
@@ -53,7 +53,7 @@ pub struct Sqlite {
 impl Sqlite {
     pub fn open() -> Sqlite {
         let folder = tempfile::tempdir().expect("a folder");
-        let store = SqliteStore::open(&path_in(&folder)).expect("it opens");
+        let store = SqliteStore::open_with(&path_in(&folder), patient_sqlite()).expect("it opens");
         Sqlite { store: Arc::new(store), folder }
     }
 
@@ -130,6 +130,11 @@ pub fn patient() -> RedisOptions {
     RedisOptions { command_timeout: Duration::from_secs(10), ..RedisOptions::default() }
 }
 
+/// As [`patient`], of SQLite.
+pub fn patient_sqlite() -> SqliteOptions {
+    SqliteOptions { command_timeout: Duration::from_secs(10), ..SqliteOptions::default() }
+}
+
 impl Specimen for Redis {
     fn store(&self) -> Arc<dyn Store> {
         self.store.clone()
@@ -163,10 +168,10 @@ pub struct Wrapped<S> {
 }
 
 impl<S: Specimen> Wrapped<S> {
-    /// Every other write is applied, and its answer lost.
+    /// Every third write is applied, and its answer lost. (With every other one, of two writers in turn one gets all.)
     pub fn swallowing(inner: S) -> Wrapped<S> {
         let faulty = FaultyStore::new(inner.store());
-        faulty.fault_every(2, Fault::Swallow);
+        faulty.fault_every(3, Fault::Swallow);
         Wrapped { outer: Arc::new(faulty), inner }
     }
 

@@ -4,17 +4,22 @@ use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use onceproxy::ledger::store::{Created, Notice, Replaced, Store, StoreError};
-use onceproxy::stores::sqlite::{MAX_BATCH, SqliteStore};
+use onceproxy::stores::sqlite::{Fatal, MAX_BATCH, SqliteOptions, SqliteStore};
 use rusqlite::Connection;
 
-use super::specimens::{beside, sqlite_folder};
+use super::specimens::{beside, patient_sqlite, peek_in_sqlite, sqlite_folder};
 use super::{completed, fresh_id, in_flight};
 
 fn never(error: &rusqlite::Error) -> ! {
     panic!("a commit failed: {error}")
+}
+
+fn ending_in(fatal: Fatal) -> SqliteOptions {
+    SqliteOptions { fatal, ..patient_sqlite() }
 }
 
 /// Counts the commits in a write-ahead log: the frames that carry the size of the database after a commit.
@@ -28,9 +33,16 @@ fn commits(path: &Path) -> usize {
 }
 
 #[tokio::test]
+async fn file_is_made_in_one_commit() {
+    let (_folder, path) = sqlite_folder();
+    let _store = SqliteStore::open_with(&path, ending_in(never)).expect("it opens");
+    assert_eq!(commits(&path), 1, "what is killed in between leaves a part of it");
+}
+
+#[tokio::test]
 async fn calls_that_come_together_share_a_commit() {
     let (_folder, path) = sqlite_folder();
-    let store = SqliteStore::open_with(&path, "once", never).expect("it opens");
+    let store = SqliteStore::open_with(&path, ending_in(never)).expect("it opens");
     let before = commits(&path);
     // While somebody else writes, the writer cannot begin, and the calls queue up.
     let other = Connection::open(&path).expect("it opens beside");
@@ -60,7 +72,7 @@ async fn commit_that_fails_ends_the_process() {
         panic!("on purpose: {error}")
     }
     let (_folder, path) = sqlite_folder();
-    let store = SqliteStore::open_with(&path, "once", fatal).expect("it opens");
+    let store = SqliteStore::open_with(&path, ending_in(fatal)).expect("it opens");
     store.create(&fresh_id(), &in_flight()).await.expect("it writes");
     // A descriptor that cannot be written to: an I/O error, as of a dying disk.
     let log = Log::swap(&path, &File::open("/dev/null").expect("it opens"));
@@ -76,7 +88,7 @@ async fn commit_that_fails_ends_the_process() {
 #[tokio::test]
 async fn full_disk_is_full_and_heals() {
     let (_folder, path) = sqlite_folder();
-    let store = SqliteStore::open_with(&path, "once", never).expect("it opens");
+    let store = SqliteStore::open_with(&path, ending_in(never)).expect("it opens");
     let (id, draft) = (fresh_id(), in_flight());
     store.create(&id, &draft).await.expect("it writes");
     // Nothing has to be read from the log: all of it is in the database.
@@ -97,9 +109,62 @@ async fn full_disk_is_full_and_heals() {
 }
 
 #[tokio::test]
+async fn file_that_another_program_locks_refuses_in_time_and_heals() {
+    let (_folder, path) = sqlite_folder();
+    let limit = Duration::from_millis(400);
+    let options = SqliteOptions { command_timeout: limit, ..ending_in(never) };
+    let store = SqliteStore::open_with(&path, options).expect("it opens");
+    let (id, draft) = (fresh_id(), in_flight());
+    let other = Connection::open(&path).expect("it opens beside");
+    other.execute_batch("BEGIN IMMEDIATE").expect("it begins");
+    let began = Instant::now();
+    let write = store.create(&id, &draft).await;
+    assert!(matches!(write, Err(StoreError::NotApplied(_) | StoreError::MaybeApplied(_))), "{write:?}");
+    assert!(began.elapsed() < limit * 5, "{:?}", began.elapsed());
+    assert_eq!(store.load(&id).await.expect("it can be read"), None);
+    other.execute_batch("ROLLBACK").expect("it ends");
+    drop(store);
+    let store = SqliteStore::open_with(&path, ending_in(never)).expect("it opens again");
+    assert!(store.create(&id, &draft).await.is_ok());
+}
+
+#[tokio::test]
+async fn call_that_takes_too_long_ends_as_what_it_was() {
+    let (_folder, path) = sqlite_folder();
+    let options = SqliteOptions { command_timeout: Duration::from_millis(50), ..ending_in(never) };
+    let store = SqliteStore::open_with(&path, options).expect("it opens");
+    let other = Connection::open(&path).expect("it opens beside");
+    // As slow as a dying disk: it counts to two million first.
+    other
+        .execute_batch(
+            "CREATE VIEW slow AS WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 2000000)
+                 SELECT max(x) AS x FROM n;
+             CREATE TRIGGER slowly BEFORE INSERT ON once_records WHEN (SELECT x FROM slow) > 0 BEGIN SELECT 1; END",
+        )
+        .expect("it writes");
+    let id = fresh_id();
+    let write = store.create(&id, &in_flight()).await;
+    assert!(matches!(write, Err(StoreError::MaybeApplied(_))), "{write:?}");
+    assert_eq!(peek_in_sqlite(&other, &id), None, "it was not waited for");
+    // It had been taken, and is done all the same: whoever wants to write waits for it.
+    other.busy_timeout(Duration::from_secs(30)).expect("it waits");
+    other.execute_batch("BEGIN IMMEDIATE; COMMIT").expect("it writes");
+    assert!(peek_in_sqlite(&other, &id).is_some());
+    other
+        .execute_batch(
+            "DROP TRIGGER slowly;
+             ALTER TABLE once_records RENAME TO once_there;
+             CREATE VIEW once_records AS SELECT once_there.* FROM once_there, slow WHERE slow.x > 0",
+        )
+        .expect("it writes");
+    let look = store.load(&id).await;
+    assert!(matches!(look, Err(StoreError::NotApplied(_))), "{look:?}");
+}
+
+#[tokio::test]
 async fn transaction_that_sqlite_gives_up_changes_nothing() {
     let (_folder, path) = sqlite_folder();
-    let store = SqliteStore::open_with(&path, "once", never).expect("it opens");
+    let store = SqliteStore::open_with(&path, ending_in(never)).expect("it opens");
     let other = Connection::open(&path).expect("it opens beside");
     // An error in the middle of a group that ends the whole transaction.
     other
