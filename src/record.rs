@@ -10,6 +10,7 @@
 //! 8 length of the outcome · the outcome · 4 CRC-32
 //! ```
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,16 +30,43 @@ const SHORTEST: usize = HEADER_LENGTH + 1 + 1 + 8 + 4;
 /// The longest route name and reason, in bytes.
 pub const MAX_LABEL_LENGTH: usize = 255;
 
+thread_local! {
+    static POOL: RefCell<RandomPool> = const { RefCell::new(RandomPool { bytes: [0; POOL_LENGTH], used: POOL_LENGTH }) };
+}
+
+/// How many random bytes are asked for at once.
+const POOL_LENGTH: usize = 64 * VERSION_LENGTH;
+
+/// Random bytes of the operating system, so many at once that a write does not cost a system call.
+struct RandomPool {
+    bytes: [u8; POOL_LENGTH],
+    used: usize,
+}
+
+impl RandomPool {
+    fn take(&mut self) -> [u8; VERSION_LENGTH] {
+        if self.used == POOL_LENGTH {
+            getrandom::fill(&mut self.bytes).expect("the operating system has random bytes");
+            self.used = 0;
+        }
+        let mut taken = [0; VERSION_LENGTH];
+        taken.copy_from_slice(&self.bytes[self.used..self.used + VERSION_LENGTH]);
+        self.used += VERSION_LENGTH;
+        taken
+    }
+}
+
 /// A random name for one write. A repeat of the write carries the same version, so that it is known again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Version([u8; VERSION_LENGTH]);
 
 impl Version {
     /// Picks a fresh one.
+    ///
+    /// # Panics
+    /// When the operating system has no random bytes, which a running one has.
     pub fn random() -> Version {
-        let mut bytes = [0; VERSION_LENGTH];
-        getrandom::fill(&mut bytes).expect("the operating system has random bytes");
-        Version(bytes)
+        POOL.with_borrow_mut(|pool| Version(pool.take()))
     }
 
     /// The version's bytes.
