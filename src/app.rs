@@ -135,7 +135,7 @@ fn timed(store: &OpenStore, metrics: &Metrics) -> Arc<dyn Store> {
     Arc::new(TimedStore::new(store.handle(), metrics.store()))
 }
 
-/// A store that is away may come; one that must not be used ends the program.
+/// A store that is away, or not ready, may come; one that must not be used ends the program.
 async fn preflight(store: &dyn Store) -> Result<(), AppError> {
     match store.preflight().await {
         Ok(findings) => {
@@ -143,6 +143,7 @@ async fn preflight(store: &dyn Store) -> Result<(), AppError> {
                 match finding.severity {
                     Severity::Info => info!("store: {}", finding.text),
                     Severity::Warning => warn!("store: {}", finding.text),
+                    Severity::Unready => warn!("store: {}; requests get 503 until it is ready", finding.text),
                     Severity::Unfit => return Err(AppError::Unfit(finding.text)),
                 }
             }

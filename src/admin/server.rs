@@ -134,7 +134,7 @@ impl Admin {
             return text(StatusCode::SERVICE_UNAVAILABLE, "not ready: draining\n".to_owned());
         }
         match self.ledger.store().preflight().await {
-            Ok(findings) => match findings.iter().find(|finding| finding.severity == Severity::Unfit) {
+            Ok(findings) => match findings.iter().find(|finding| finding.severity >= Severity::Unready) {
                 None => text(StatusCode::OK, "ready\n".to_owned()),
                 Some(finding) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", finding.text)),
             },

@@ -158,7 +158,9 @@ pub enum Severity {
     Info,
     /// Works, but may hurt.
     Warning,
-    /// The store must not be used as it is.
+    /// The store cannot be used now; it may heal without anybody changing its settings.
+    Unready,
+    /// The store must not be used as it is: an operator has to change something.
     Unfit,
 }
 

@@ -23,7 +23,7 @@ use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use crate::ledger::store::{
-    Created, Draft, Entry, Filter, Finding, Notice, Notices, Page, Replaced, Store, StoreError, StoreFuture,
+    Created, Draft, Entry, Filter, Finding, Notice, Notices, Page, Replaced, Severity, Store, StoreError, StoreFuture,
 };
 use crate::record::{State, Version, millis};
 use crate::scope::RecordId;
@@ -97,13 +97,15 @@ impl RedisStore {
     /// Connects, and looks whether Redis may be used as it is set up.
     ///
     /// # Errors
-    /// [`StoreError::Denied`] when it may not; another [`StoreError`] when it does not answer.
+    /// [`StoreError::Denied`] when it may not; another [`StoreError`] when it does not answer, or cannot be used yet: a
+    /// replica, or a server that still loads its records.
     pub async fn connect(url: &str) -> Result<RedisStore, StoreError> {
         let store = RedisStore::new(url, RedisOptions::default())?;
         let findings = store.preflight().await?;
-        match findings.into_iter().find(|finding| finding.severity == crate::ledger::store::Severity::Unfit) {
-            Some(finding) => Err(StoreError::Denied(finding.text.into())),
-            None => Ok(store),
+        match findings.into_iter().max_by_key(|finding| finding.severity) {
+            Some(Finding { severity: Severity::Unfit, text }) => Err(StoreError::Denied(text.into())),
+            Some(Finding { severity: Severity::Unready, text }) => Err(StoreError::NotApplied(text.into())),
+            Some(Finding { severity: Severity::Info | Severity::Warning, .. }) | None => Ok(store),
         }
     }
 

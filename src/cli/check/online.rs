@@ -62,7 +62,7 @@ async fn reach_store(config: &StoreConfig) -> Vec<Reached> {
                 finding: match finding.severity {
                     store::Severity::Info => Ok(finding.text),
                     store::Severity::Warning => Err((Severity::Warning, finding.text)),
-                    store::Severity::Unfit => Err((Severity::Error, finding.text)),
+                    store::Severity::Unready | store::Severity::Unfit => Err((Severity::Error, finding.text)),
                 },
             })
             .collect(),

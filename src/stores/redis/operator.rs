@@ -97,7 +97,11 @@ fn findings(info: &HashMap<&str, &str>, eviction: Eviction) -> Vec<Finding> {
         _ => add(Severity::Unfit, format!("Redis {version} is too old: {OLDEST_MAJOR}.0 or later is needed")),
     }
     if get("role") != "master" {
-        add(Severity::Unfit, format!("this Redis is a {}, not the primary", get("role")));
+        // A failover under way, most likely.
+        add(Severity::Unready, format!("this Redis is a {}, not the primary", get("role")));
+    }
+    if get("loading") == "1" {
+        add(Severity::Unready, "Redis still loads its records".into());
     }
     match (get("maxmemory_policy"), eviction) {
         ("noeviction", _) => {}
@@ -133,4 +137,32 @@ fn escape(text: &str) -> String {
         out.push(letter);
         out
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worst(changed: &[(&'static str, &'static str)]) -> Severity {
+        let sound = [
+            ("redis_version", "7.0.15"),
+            ("role", "master"),
+            ("loading", "0"),
+            ("maxmemory_policy", "noeviction"),
+            ("aof_enabled", "1"),
+        ];
+        let info = sound.iter().chain(changed).copied().collect();
+        let worst = findings(&info, Eviction::Refuse).into_iter().map(|finding| finding.severity).max();
+        worst.expect("its version is always told")
+    }
+
+    #[test]
+    fn what_may_heal_is_told_from_what_must_be_changed() {
+        assert_eq!(worst(&[]), Severity::Info);
+        assert_eq!(worst(&[("aof_enabled", "0")]), Severity::Warning);
+        assert_eq!(worst(&[("role", "slave")]), Severity::Unready);
+        assert_eq!(worst(&[("loading", "1")]), Severity::Unready);
+        assert_eq!(worst(&[("redis_version", "6.2.1")]), Severity::Unfit);
+        assert_eq!(worst(&[("loading", "1"), ("maxmemory_policy", "allkeys-lru")]), Severity::Unfit);
+    }
 }

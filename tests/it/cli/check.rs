@@ -7,6 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::process::{Api, Ended, onceproxy};
+use crate::support::redis::RedisServer;
 
 const FILE: &str = "onceproxy.toml";
 
@@ -97,6 +98,20 @@ fn an_upstream_that_is_away_is_a_failure_of_its_own() {
     let online = document["online"].as_array().expect("a list");
     let away = online.iter().find(|reached| reached["severity"] == "error").expect("one is away");
     assert_eq!(away["what"], "upstream bank at 127.0.0.1:1");
+}
+
+#[test]
+fn a_store_that_is_not_ready_is_an_error() {
+    let api = Api::start();
+    let primary = RedisServer::start();
+    let replica = primary.replica();
+    let folder = good(&api.url());
+    let path = folder.path().join(FILE);
+    let text = fs::read_to_string(&path).expect("it is there").replace("memory:", &replica.url());
+    fs::write(&path, text).expect("it is written");
+    let checked = check(&folder, &["--online"]);
+    assert_eq!(checked.code, 1, "{checked:?}");
+    assert!(checked.err.contains("error: this Redis is a slave, not the primary"), "{checked:?}");
 }
 
 #[test]

@@ -7,6 +7,8 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::process::{Api, Ended, Running, command, onceproxy, output, post};
+use crate::support::redis::RedisServer;
+use crate::support::waiting::eventually;
 
 fn folder() -> TempDir {
     tempfile::tempdir().expect("a folder")
@@ -50,6 +52,32 @@ fn one_flag_is_enough_and_replays_survive_a_kill() {
     let again = post(&proxy.address(), "order-1", &[]);
     assert_eq!((again.status, again.field("idempotency-replayed")), (201, Some("true")));
     assert_eq!((again.body.as_str(), api.effects()), ("effect 1", 1));
+}
+
+#[test]
+fn a_replica_is_waited_for_until_it_is_the_primary() {
+    let (api, folder) = (Api::start(), folder());
+    let primary = RedisServer::start();
+    let replica = primary.replica();
+    let mut proxy = Running::start(before(&api, folder.path()).args(["--store", &replica.url()]));
+    let (admin, address) = (proxy.admin(), proxy.address());
+    let ready = || onceproxy(folder.path(), &["healthcheck", "--ready", "--admin", &admin]);
+    let not_ready = ready();
+    assert_eq!(not_ready.code, 1, "{not_ready:?}");
+    assert!(not_ready.err.contains("503") && not_ready.err.contains("not the primary"), "{not_ready:?}");
+    assert_eq!(post(&address, "order-1", &[]).status, 503);
+    replica.command::<()>(&["REPLICAOF", "NO", "ONE"]);
+    eventually("the store to be ready", || (ready().code == 0).then_some(()));
+    assert_eq!((post(&address, "order-1", &[]).status, api.effects()), (201, 1));
+}
+
+#[test]
+fn a_redis_that_may_evict_records_ends_the_program() {
+    let (api, folder) = (Api::start(), folder());
+    let redis = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
+    let ended = output(before(&api, folder.path()).args(["--store", &redis.url()]));
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.err.contains("allkeys-lru"), "{ended:?}");
 }
 
 #[test]

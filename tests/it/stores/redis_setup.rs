@@ -27,9 +27,11 @@ async fn until<T>(call: impl AsyncFn() -> Result<T, StoreError>, wanted: impl Fn
     tokio::time::timeout(Duration::from_secs(20), reached).await.expect("it comes to that");
 }
 
-async fn unfit(store: &RedisStore) -> Vec<String> {
+/// What is found of this severity; nothing may be worse.
+async fn worst(store: &RedisStore, severity: Severity) -> Vec<String> {
     let findings = store.preflight().await.expect("it answers");
-    findings.into_iter().filter(|finding| finding.severity == Severity::Unfit).map(|finding| finding.text).collect()
+    assert!(findings.iter().all(|finding| finding.severity <= severity), "{findings:?}");
+    findings.into_iter().filter(|finding| finding.severity == severity).map(|finding| finding.text).collect()
 }
 
 #[tokio::test]
@@ -41,7 +43,7 @@ async fn evicting_redis_is_refused_until_it_is_set_right() {
     let created = store.create(&fresh_id(), &in_flight()).await;
     assert!(is_denied(&created), "{created:?}");
     assert_eq!(server.command::<i64>(&["DBSIZE"]), 0);
-    let unfit = unfit(&store).await;
+    let unfit = worst(&store, Severity::Unfit).await;
     assert!(unfit.len() == 1 && unfit[0].contains("allkeys-lru") && unfit[0].contains("noeviction"), "{unfit:?}");
     server.set("maxmemory-policy", "noeviction");
     until(async || store.create(&fresh_id(), &in_flight()).await, |created| matches!(created, Ok(Created::New))).await;
@@ -54,7 +56,7 @@ async fn evicting_redis_is_used_at_the_operators_risk() {
     let store = RedisStore::new(&server.url(), RedisOptions { eviction: Eviction::Allow, ..patient() }).expect("a URL");
     assert_eq!(store.create(&fresh_id(), &in_flight()).await.expect("it writes"), Created::New);
     let findings = store.preflight().await.expect("it answers");
-    assert!(findings.iter().all(|finding| finding.severity < Severity::Unfit), "{findings:?}");
+    assert!(findings.iter().all(|finding| finding.severity <= Severity::Warning), "{findings:?}");
     assert!(findings.iter().any(|finding| finding.text.contains("volatile-ttl")), "{findings:?}");
 }
 
@@ -102,8 +104,10 @@ async fn replica_refuses_new_keys_and_still_replays() {
     }
     let replaced = store.replace(&running, &claim.version, &completed("x"), Notice::Skip).await;
     assert!(matches!(replaced, Err(StoreError::NotApplied(_))), "{replaced:?}");
-    let unfit = unfit(&store).await;
-    assert!(unfit.len() == 1 && unfit[0].contains("slave"), "{unfit:?}");
+    let unready = worst(&store, Severity::Unready).await;
+    assert!(unready.len() == 1 && unready[0].contains("slave"), "{unready:?}");
+    let connected = RedisStore::connect(&server.url()).await;
+    assert!(matches!(connected, Err(StoreError::NotApplied(_))), "{:?}", connected.err());
     // It becomes the primary: the store works on without being told.
     server.command::<()>(&["REPLICAOF", "NO", "ONE"]);
     let replaced = store.replace(&running, &claim.version, &completed("x"), Notice::Skip).await;
