@@ -28,8 +28,26 @@ pub(super) enum Change {
     Purge { limit: usize, answer: Answer<usize> },
 }
 
-/// An answer that is given when the group is committed; with the error that stands for it when it is not.
-type Held = Box<dyn FnOnce(Result<(), StoreError>)>;
+/// What a change came to, to be told when the group is committed.
+enum Done {
+    Created(Result<Created, StoreError>),
+    Replaced(Result<Replaced, StoreError>),
+    Purged(Result<usize, StoreError>),
+}
+
+/// What became of a group.
+enum Ended {
+    Committed(Vec<Done>),
+    /// None of it was written, and why.
+    Undone(Undone),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Undone {
+    DiskFull,
+    /// SQLite ended the transaction by itself.
+    GivenUp,
+}
 
 /// Writes until all handles of the store are gone and the queue is empty.
 pub(super) fn write(
@@ -40,7 +58,7 @@ pub(super) fn write(
 ) {
     while let Ok(first) = queue.recv() {
         let queued = std::iter::once(first).chain(std::iter::from_fn(|| queue.try_recv().ok()));
-        commit(database, queued.take(MAX_BATCH), notices, fatal);
+        commit(database, queued.take(MAX_BATCH).collect(), notices, fatal);
     }
 }
 
@@ -56,75 +74,96 @@ pub(super) fn read(database: &Database, queue: &Receiver<Look>) {
     }
 }
 
-fn commit(
-    database: &Database,
-    mut changes: impl Iterator<Item = Change>,
-    notices: &broadcast::Sender<RecordId>,
-    fatal: Fatal,
-) {
-    if let Err(error) = database.begin() {
-        warn!(%error, "SQLite cannot begin a transaction");
-        return changes.for_each(|change| change.refuse(&error.to_string()));
-    }
-    let mut changed = Vec::new();
-    let mut held: Vec<Held> = Vec::new();
-    for change in changes.by_ref() {
-        held.push(change.apply(database, &mut changed));
-        if !database.in_transaction() {
+/// Writes a group in one transaction. When there is no room for all of it, each change has one of its own: what only
+/// reads, and what still fits, must not fail with the rest.
+fn commit(database: &Database, changes: Vec<Change>, notices: &broadcast::Sender<RecordId>, fatal: Fatal) {
+    match transact(database, &changes, fatal) {
+        Ok(Ended::Committed(done)) => {
+            for (change, done) in changes.into_iter().zip(done) {
+                let changed = change.changed(&done);
+                change.answer(done);
+                if let Some(id) = changed {
+                    // Nobody listens: nobody waits.
+                    let _ = notices.send(id);
+                }
+            }
+        }
+        Ok(Ended::Undone(_)) if changes.len() > 1 => {
+            changes.into_iter().for_each(|change| commit(database, vec![change], notices, fatal));
+        }
+        Ok(Ended::Undone(Undone::DiskFull)) => {
+            changes.into_iter().for_each(|change| change.refuse(|| StoreError::Full("the disk is full".into())));
+        }
+        Ok(Ended::Undone(Undone::GivenUp)) => {
             let why = "SQLite gave the transaction up; the disk may be full";
-            held.into_iter().for_each(|answer| answer(Err(StoreError::NotApplied(why.into()))));
-            return changes.for_each(|change| change.refuse(why));
+            changes.into_iter().for_each(|change| change.refuse(|| StoreError::NotApplied(why.into())));
+        }
+        Err(error) => {
+            warn!(%error, "SQLite cannot begin a transaction");
+            let why = error.to_string();
+            changes.into_iter().for_each(|change| change.refuse(|| StoreError::NotApplied(why.clone().into())));
+        }
+    }
+}
+
+/// One transaction; an error is one of its beginning.
+fn transact(database: &Database, changes: &[Change], fatal: Fatal) -> rusqlite::Result<Ended> {
+    database.begin()?;
+    let mut done = Vec::with_capacity(changes.len());
+    for change in changes {
+        done.push(change.apply(database));
+        if !database.in_transaction() {
+            return Ok(Ended::Undone(Undone::GivenUp));
         }
     }
     match database.commit() {
-        Ok(()) => {
-            held.into_iter().for_each(|answer| answer(Ok(())));
-            // Nobody listens: nobody waits.
-            changed.into_iter().for_each(|id| drop(notices.send(id)));
-        }
+        Ok(()) => Ok(Ended::Committed(done)),
         Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => {
             database.roll_back();
-            held.into_iter().for_each(|answer| answer(Err(StoreError::Full("the disk is full".into()))));
+            Ok(Ended::Undone(Undone::DiskFull))
         }
         Err(error) => fatal(&error),
     }
 }
 
 impl Change {
-    /// Does it, and holds the answer until the commit.
-    fn apply(self, database: &Database, changed: &mut Vec<RecordId>) -> Held {
+    fn apply(&self, database: &Database) -> Done {
         match self {
-            Change::Create { id, draft, answer } => hold(answer, database.create(&id, &draft)),
-            Change::Replace { id, expected, draft, notice, answer } => {
-                let result = database.replace(&id, &expected, &draft);
-                note(changed, &id, notice, &result);
-                hold(answer, result)
-            }
-            Change::Remove { id, expected, notice, answer } => {
-                let result = database.remove(&id, &expected);
-                note(changed, &id, notice, &result);
-                hold(answer, result)
-            }
-            Change::Purge { limit, answer } => hold(answer, database.purge(limit)),
+            Change::Create { id, draft, .. } => Done::Created(database.create(id, draft)),
+            Change::Replace { id, expected, draft, .. } => Done::Replaced(database.replace(id, expected, draft)),
+            Change::Remove { id, expected, .. } => Done::Replaced(database.remove(id, expected)),
+            Change::Purge { limit, .. } => Done::Purged(database.purge(*limit)),
         }
     }
 
-    fn refuse(self, why: &str) {
-        let refusal = || StoreError::NotApplied(why.into());
-        match self {
-            Change::Create { answer, .. } => drop(answer.send(Err(refusal()))),
-            Change::Replace { answer, .. } | Change::Remove { answer, .. } => drop(answer.send(Err(refusal()))),
-            Change::Purge { answer, .. } => drop(answer.send(Err(refusal()))),
+    /// The record that somebody asked to hear of, when it has changed.
+    fn changed(&self, done: &Done) -> Option<RecordId> {
+        match (self, done) {
+            (
+                Change::Replace { id, notice: Notice::Send, .. } | Change::Remove { id, notice: Notice::Send, .. },
+                Done::Replaced(Ok(Replaced::Done)),
+            ) => Some(*id),
+            _ => None,
         }
     }
-}
 
-fn hold<T: 'static>(answer: Answer<T>, result: Result<T, StoreError>) -> Held {
-    Box::new(move |committed| drop(answer.send(committed.and(result))))
-}
+    /// Tells what it came to; whoever no longer waits for it does not get it.
+    fn answer(self, done: Done) {
+        match (self, done) {
+            (Change::Create { answer, .. }, Done::Created(result)) => drop(answer.send(result)),
+            (Change::Replace { answer, .. } | Change::Remove { answer, .. }, Done::Replaced(result)) => {
+                drop(answer.send(result));
+            }
+            (Change::Purge { answer, .. }, Done::Purged(result)) => drop(answer.send(result)),
+            _ => unreachable!("each change is done as what it is"),
+        }
+    }
 
-fn note(changed: &mut Vec<RecordId>, id: &RecordId, notice: Notice, result: &Result<Replaced, StoreError>) {
-    if notice == Notice::Send && matches!(result, Ok(Replaced::Done)) {
-        changed.push(*id);
+    fn refuse(self, why: impl FnOnce() -> StoreError) {
+        match self {
+            Change::Create { answer, .. } => drop(answer.send(Err(why()))),
+            Change::Replace { answer, .. } | Change::Remove { answer, .. } => drop(answer.send(Err(why()))),
+            Change::Purge { answer, .. } => drop(answer.send(Err(why()))),
+        }
     }
 }
