@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::ledger::judge::Unexecuted;
 use crate::ledger::store::StoreError;
 use crate::scope::RecordId;
 
@@ -38,6 +39,8 @@ pub struct Claim {
     id: RecordId,
     attempt: u32,
     lease: Arc<LeaseClock>,
+    /// What a release leaves.
+    unexecuted: Unexecuted,
     /// Gone once the claim has been used up.
     keeper: Option<oneshot::Sender<Order>>,
 }
@@ -62,6 +65,18 @@ pub enum Recorded {
     Late,
     /// The record had vanished from the store and was created again.
     Recreated,
+}
+
+/// What a release came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Released {
+    /// The key is free.
+    Free,
+    /// This attempt did not execute, but the one that it took the key over from may have: the outcome of the key is
+    /// unknown again. Under [`OnUnknown::Retry`](crate::record::OnUnknown::Retry) a duplicate may try at once.
+    Unknown,
+    /// The key was not this claim's any more: another attempt has it, or an operator has decided.
+    Taken,
 }
 
 /// Why an outcome is not in the record.
@@ -102,8 +117,14 @@ pub(super) struct LeaseClock {
 }
 
 impl Claim {
-    pub(super) fn new(id: RecordId, attempt: u32, lease: Arc<LeaseClock>, keeper: oneshot::Sender<Order>) -> Claim {
-        Claim { id, attempt, lease, keeper: Some(keeper) }
+    pub(super) fn new(
+        id: RecordId,
+        attempt: u32,
+        lease: Arc<LeaseClock>,
+        unexecuted: Unexecuted,
+        keeper: oneshot::Sender<Order>,
+    ) -> Claim {
+        Claim { id, attempt, lease, unexecuted, keeper: Some(keeper) }
     }
 
     /// The record's name.
@@ -140,15 +161,24 @@ impl Claim {
         self.order(Fate::Completed(outcome.into())).await
     }
 
-    /// Gives the key back. Only with proof that nothing was executed.
+    /// Gives the key back. Only with proof that this attempt executed nothing. That frees the key unless an earlier
+    /// attempt may have executed.
     ///
     /// # Errors
-    /// As [`Claim::complete`].
+    /// [`NotRecorded`] when the store kept failing for the ledger's patience; then the write goes on in the background.
     ///
     /// # Cancellation
     /// The write goes on when the future is dropped.
-    pub async fn release(self) -> Result<Recorded, NotRecorded> {
-        self.order(Fate::Released).await
+    pub async fn release(self) -> Result<Released, NotRecorded> {
+        let released = match self.unexecuted {
+            Unexecuted::Forgotten | Unexecuted::Free => Released::Free,
+            Unexecuted::Unknown => Released::Unknown,
+        };
+        match self.order(Fate::Released).await {
+            Ok(_) => Ok(released),
+            Err(NotRecorded::AlreadyDone | NotRecorded::Superseded) => Ok(Released::Taken),
+            Err(error @ (NotRecorded::Unrecorded(_) | NotRecorded::Abandoned)) => Err(error),
+        }
     }
 
     /// Records that nobody can tell whether it was executed, and why.
