@@ -156,9 +156,12 @@ impl Claim {
     /// ledger's patience; then the write goes on in the background.
     ///
     /// # Cancellation
-    /// The write goes on when the future is dropped.
-    pub async fn complete(self, outcome: impl Into<Outcome>) -> Result<Recorded, NotRecorded> {
-        self.order(Fate::Completed(outcome.into())).await
+    /// The write goes on when the future is dropped, be it before its first poll.
+    pub fn complete<O: Into<Outcome>>(
+        self,
+        outcome: O,
+    ) -> impl Future<Output = Result<Recorded, NotRecorded>> + Send + use<O> {
+        self.order(Fate::Completed(outcome.into()))
     }
 
     /// Gives the key back. Only with proof that this attempt executed nothing. That frees the key unless an earlier
@@ -168,16 +171,19 @@ impl Claim {
     /// [`NotRecorded`] when the store kept failing for the ledger's patience; then the write goes on in the background.
     ///
     /// # Cancellation
-    /// The write goes on when the future is dropped.
-    pub async fn release(self) -> Result<Released, NotRecorded> {
+    /// As [`Claim::complete`].
+    pub fn release(self) -> impl Future<Output = Result<Released, NotRecorded>> + Send + use<> {
         let released = match self.unexecuted {
             Unexecuted::Forgotten | Unexecuted::Free => Released::Free,
             Unexecuted::Unknown => Released::Unknown,
         };
-        match self.order(Fate::Released).await {
-            Ok(_) => Ok(released),
-            Err(NotRecorded::AlreadyDone | NotRecorded::Superseded) => Ok(Released::Taken),
-            Err(error @ (NotRecorded::Unrecorded(_) | NotRecorded::Abandoned)) => Err(error),
+        let answered = self.order(Fate::Released);
+        async move {
+            match answered.await {
+                Ok(_) => Ok(released),
+                Err(NotRecorded::AlreadyDone | NotRecorded::Superseded) => Ok(Released::Taken),
+                Err(error @ (NotRecorded::Unrecorded(_) | NotRecorded::Abandoned)) => Err(error),
+            }
         }
     }
 
@@ -187,16 +193,18 @@ impl Claim {
     /// As [`Claim::complete`].
     ///
     /// # Cancellation
-    /// The write goes on when the future is dropped.
-    pub async fn unknown(self, reason: &str) -> Result<Recorded, NotRecorded> {
-        self.order(Fate::Unknown(Arc::from(reason))).await
+    /// As [`Claim::complete`].
+    pub fn unknown(self, reason: &str) -> impl Future<Output = Result<Recorded, NotRecorded>> + Send + use<> {
+        self.order(Fate::Unknown(Arc::from(reason)))
     }
 
-    async fn order(mut self, fate: Fate) -> Result<Recorded, NotRecorded> {
+    /// Gives the order at once; the future only awaits what comes of it.
+    fn order(mut self, fate: Fate) -> impl Future<Output = Result<Recorded, NotRecorded>> + Send + use<> {
         let (answer, answered) = oneshot::channel();
         let keeper = self.keeper.take().expect("a claim is used up by value, so only once");
-        keeper.send(Order { fate, answer }).map_err(|_| NotRecorded::Abandoned)?;
-        answered.await.unwrap_or(Err(NotRecorded::Abandoned))
+        // To a keeper that is gone nothing can be sent; the answer's sender falls, and that is the answer.
+        let _ = keeper.send(Order { fate, answer });
+        async move { answered.await.unwrap_or(Err(NotRecorded::Abandoned)) }
     }
 }
 

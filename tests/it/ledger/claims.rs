@@ -8,7 +8,7 @@ use onceproxy::ledger::store::{Notice, Store};
 use onceproxy::stores::conformance::faulty::{Call, Fault};
 use onceproxy::{Begun, Fingerprint, State};
 
-use super::{LEASE, Pair, RETENTION, begin, fingerprint, hold, id, is_unknown, pass, retry, retry_after, win};
+use super::{AT_ONCE, LEASE, Pair, RETENTION, begin, fingerprint, hold, id, is_unknown, pass, retry, retry_after, win};
 
 #[tokio::test(start_paused = true)]
 async fn claim_is_renewed_for_as_long_as_the_work_takes() {
@@ -197,6 +197,21 @@ async fn dropped_completion_goes_on() {
     tokio::time::timeout(Duration::from_millis(10), completing).await.expect_err("it hangs");
     pair.faults.heal();
     pass(Duration::from_millis(1)).await;
+    assert_eq!(pair.replayed().await, "receipt");
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_word_is_written_though_nobody_ever_asks_what_came_of_it() {
+    let pair = Pair::new();
+    drop(win(&pair.one, &hold()).await.release());
+    pass(AT_ONCE).await;
+    assert_eq!(pair.entry().await, None);
+    drop(win(&pair.one, &hold()).await.unknown("reset"));
+    pass(AT_ONCE).await;
+    assert!(is_unknown(&pair.duplicate(&hold()).await, 1, "reset"));
+    let pair = Pair::new();
+    drop(win(&pair.one, &hold()).await.complete("receipt"));
+    pass(AT_ONCE).await;
     assert_eq!(pair.replayed().await, "receipt");
 }
 
