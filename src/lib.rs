@@ -129,7 +129,7 @@ pub use fingerprint::{Fingerprint, FingerprintBuilder};
 #[cfg(feature = "http")]
 pub use http::{Attempt, Disposition, Idempotency, IdempotencyLayer, Policy};
 pub use key::{Key, KeyError, KeySyntax};
-pub use ledger::claim::{Claim, NotRecorded, Outcome, Recorded};
+pub use ledger::claim::{Claim, NotRecorded, Outcome, Recorded, Released};
 pub use ledger::store::{Store, StoreError};
 pub use ledger::terms::Terms;
 pub use ledger::{Begun, Ledger};

@@ -95,7 +95,7 @@ pub enum State {
     Completed,
     /// Nobody can tell whether it was executed.
     Unknown,
-    /// An operator, or a later attempt's proof, gave the key back; the attempt number is kept.
+    /// An operator gave the key back, and no attempt since has executed; the attempt number is kept.
     Released,
 }
 

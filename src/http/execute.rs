@@ -33,7 +33,7 @@ use crate::failpoint;
 use crate::fingerprint::Fingerprint;
 use crate::key::Key;
 use crate::ledger::Begun;
-use crate::ledger::claim::{Claim, NotRecorded, Recorded};
+use crate::ledger::claim::{Claim, NotRecorded, Recorded, Released};
 use crate::ledger::store::StoreError;
 use crate::scope::RecordId;
 
@@ -279,9 +279,8 @@ impl<S> Execution<S> {
                         self.with_status("unknown", response)
                     }
                     false => {
-                        note(&settings.policy, claim.release().await);
                         let response = self.refuse(Refusal::ClaimLost);
-                        self.with_status("not-executed", response)
+                        self.give_back(claim, NOT_EXECUTED, response, &id, fingerprint).await
                     }
                 });
             }
@@ -310,11 +309,13 @@ impl<S> Execution<S> {
     ) -> Response<ResponseBody<R>> {
         let began = Instant::now();
         let (recorded, status, response) = match answer {
+            Answer::NotExecuted { status, response } => {
+                return self.give_back(claim, status, response, id, fingerprint).await;
+            }
             Answer::Executed { outcome, response } => {
                 failpoint::reach("response-read");
                 (claim.complete(outcome).await, "executed", response)
             }
-            Answer::NotExecuted { status, response } => (claim.release().await, status, response),
             Answer::Unknown { reason, response } => (claim.unknown(&reason).await, "unknown", response),
             Answer::Broken { reason, refusal } => {
                 let response = refusal.into_response(self.settings.policy.docs_url.as_deref());
@@ -326,16 +327,56 @@ impl<S> Execution<S> {
         match recorded {
             Ok(_) => self.with_status(status, response),
             // Another outcome stands in the record, or another attempt runs: never an answer beside it.
-            Err(NotRecorded::AlreadyDone | NotRecorded::Superseded) if status != "released" => {
-                let terms = self.settings.policy.terms.clone();
-                let begun = Box::pin(self.settings.ledger.follow(id, fingerprint, &terms)).await;
-                self.answer_duplicate(begun)
-            }
+            Err(NotRecorded::AlreadyDone | NotRecorded::Superseded) => self.follow(id, fingerprint).await,
             Err(error) => {
                 note(&self.settings.policy, Err(error));
                 self.with_status(if status == "executed" { "unrecorded" } else { status }, response)
             }
         }
+    }
+}
+
+impl<S> Execution<S> {
+    /// Releases the claim, then replies; that nothing was executed only when that is true of the key as well.
+    async fn give_back<R>(
+        &mut self,
+        claim: Claim,
+        status: &'static str,
+        response: Response<ResponseBody<R>>,
+        id: &RecordId,
+        fingerprint: Fingerprint,
+    ) -> Response<ResponseBody<R>> {
+        let is_first = claim.attempt() == 1;
+        let ours = response.extensions().get::<Refused>().is_some();
+        let began = Instant::now();
+        let released = claim.release().await;
+        self.report.store_time += began.elapsed();
+        failpoint::reach("recorded");
+        let free = match released {
+            Ok(Released::Free) => true,
+            Ok(Released::Unknown) => false,
+            Ok(Released::Taken) if ours => return self.follow(id, fingerprint).await,
+            Ok(Released::Taken) => false,
+            Err(error) => {
+                note(&self.settings.policy, Err(error));
+                is_first
+            }
+        };
+        match (free, ours) {
+            (true, _) => self.with_status(status, response),
+            (false, true) => {
+                let response = self.refuse(Refusal::StillUnknown);
+                self.with_status("unknown", response)
+            }
+            (false, false) => self.with_status("unknown", response),
+        }
+    }
+
+    /// Answers with what stands under a key that another has taken.
+    async fn follow<R>(&mut self, id: &RecordId, fingerprint: Fingerprint) -> Response<ResponseBody<R>> {
+        let terms = self.settings.policy.terms.clone();
+        let begun = Box::pin(self.settings.ledger.follow(id, fingerprint, &terms)).await;
+        self.answer_duplicate(begun)
     }
 }
 

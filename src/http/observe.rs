@@ -24,7 +24,7 @@ use super::refusal::Refusal;
 use super::report::Report;
 use crate::fingerprint::Fingerprint;
 use crate::ledger::Begun;
-use crate::ledger::claim::Outcome;
+use crate::ledger::claim::{Outcome, Released};
 use crate::ledger::terms::Terms;
 use crate::scope::RecordId;
 
@@ -154,11 +154,16 @@ async fn watch(settings: Arc<Settings>, id: RecordId, fingerprint: Fingerprint, 
     };
     let (would, ended) = match ended.await {
         Ok((Word::Executed, status)) => {
-            ("executed", claim.complete(Outcome { bytes: Bytes::new(), status, remark: "observed" }).await)
+            let outcome = Outcome { bytes: Bytes::new(), status, remark: "observed" };
+            ("executed", claim.complete(outcome).await.map(drop))
         }
-        Ok((Word::NotExecuted(would), _)) => (would, claim.release().await),
-        Ok((Word::Unknown(reason), _)) => ("unknown", claim.unknown(&reason).await),
-        Err(_) => ("unknown", claim.unknown("failed").await),
+        Ok((Word::NotExecuted(would), _)) => match claim.release().await {
+            Ok(Released::Free) => (would, Ok(())),
+            Ok(Released::Unknown | Released::Taken) => ("unknown", Ok(())),
+            Err(error) => (would, Err(error)),
+        },
+        Ok((Word::Unknown(reason), _)) => ("unknown", claim.unknown(&reason).await.map(drop)),
+        Err(_) => ("unknown", claim.unknown("failed").await.map(drop)),
     };
     settings.tell(would);
     if let Err(error) = ended {

@@ -43,6 +43,8 @@ pub enum Refusal {
     InFlight(Duration),
     /// Nobody knows whether it was executed.
     OutcomeUnknown,
+    /// This attempt did not execute, but an earlier one may have.
+    StillUnknown,
     /// It was executed, the answer was too large to keep.
     ResponseNotStored {
         /// The answer's status.
@@ -128,7 +130,7 @@ impl Refusal {
             Refusal::InFlight(_) => {
                 (StatusCode::CONFLICT, "in-flight", "A request with this key is being processed", Perhaps)
             }
-            Refusal::OutcomeUnknown => {
+            Refusal::OutcomeUnknown | Refusal::StillUnknown => {
                 (StatusCode::CONFLICT, "outcome-unknown", "The outcome of this key is unknown", Perhaps)
             }
             Refusal::ResponseNotStored { .. } => {
@@ -190,6 +192,9 @@ impl Refusal {
             }
             Refusal::OutcomeUnknown => "Whether the first request with this key took effect is not known. It is not \
                 executed again; find out before you use a fresh key."
+                .into(),
+            Refusal::StillUnknown => "Whether an earlier attempt with this key took effect is not known; this one was \
+                not executed. The same request may be sent again later."
                 .into(),
             Refusal::ResponseNotStored { .. } => {
                 "The request with this key took effect; its answer was too large to be kept.".into()

@@ -13,7 +13,7 @@ use tracing::debug;
 use crate::failpoint;
 use crate::fingerprint::Fingerprint;
 use crate::ledger::claim::{Claim, LeaseClock};
-use crate::ledger::judge::{Verdict, judge};
+use crate::ledger::judge::{Unexecuted, Verdict, judge, unexecuted};
 use crate::ledger::keeper::Keeper;
 use crate::ledger::store::{Created, Draft, Entry, Notice, Replaced, StoreError};
 use crate::ledger::take_back::TakeBack;
@@ -168,7 +168,8 @@ impl Ledger {
             match reply {
                 Ok(Created::New) => {
                     guard.disarm();
-                    return Ok(Reserved::Won(self.claim(id, draft, sent, terms)));
+                    let unexecuted = unexecuted(previous.map(|entry| entry.record.state));
+                    return Ok(Reserved::Won(self.claim(id, draft, unexecuted, sent, terms)));
                 }
                 Ok(Created::Existing(entry)) => {
                     if !doubtful {
@@ -191,10 +192,10 @@ impl Ledger {
     }
 
     /// Begins to keep a claim that was won by a write that was sent at this instant.
-    fn claim(&self, id: &RecordId, draft: Draft, sent: Instant, terms: &Terms) -> Claim {
+    fn claim(&self, id: &RecordId, draft: Draft, unexecuted: Unexecuted, sent: Instant, terms: &Terms) -> Claim {
         let lease = Arc::new(LeaseClock::begin(sent, draft.record.lease));
         let (orders, inbox) = oneshot::channel();
-        let claim = Claim::new(*id, draft.record.attempt, lease.clone(), orders);
+        let claim = Claim::new(*id, draft.record.attempt, lease.clone(), unexecuted, orders);
         let keeper = Keeper {
             store: self.store.clone(),
             shared: self.shared.clone(),
@@ -204,6 +205,7 @@ impl Ledger {
             current: draft.version,
             pending: None,
             lease,
+            unexecuted,
             notice: notice_for(terms),
         };
         tokio::spawn(keeper.run(inbox, sent));

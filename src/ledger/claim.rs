@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::ledger::judge::Unexecuted;
 use crate::ledger::store::StoreError;
 use crate::scope::RecordId;
 
@@ -38,6 +39,8 @@ pub struct Claim {
     id: RecordId,
     attempt: u32,
     lease: Arc<LeaseClock>,
+    /// What a release leaves.
+    unexecuted: Unexecuted,
     /// Gone once the claim has been used up.
     keeper: Option<oneshot::Sender<Order>>,
 }
@@ -62,6 +65,18 @@ pub enum Recorded {
     Late,
     /// The record had vanished from the store and was created again.
     Recreated,
+}
+
+/// What a release came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Released {
+    /// The key is free.
+    Free,
+    /// This attempt did not execute, but the one that it took the key over from may have: the outcome of the key is
+    /// unknown again. Under [`OnUnknown::Retry`](crate::record::OnUnknown::Retry) a duplicate may try at once.
+    Unknown,
+    /// The key was not this claim's any more: another attempt has it, or an operator has decided.
+    Taken,
 }
 
 /// Why an outcome is not in the record.
@@ -102,8 +117,14 @@ pub(super) struct LeaseClock {
 }
 
 impl Claim {
-    pub(super) fn new(id: RecordId, attempt: u32, lease: Arc<LeaseClock>, keeper: oneshot::Sender<Order>) -> Claim {
-        Claim { id, attempt, lease, keeper: Some(keeper) }
+    pub(super) fn new(
+        id: RecordId,
+        attempt: u32,
+        lease: Arc<LeaseClock>,
+        unexecuted: Unexecuted,
+        keeper: oneshot::Sender<Order>,
+    ) -> Claim {
+        Claim { id, attempt, lease, unexecuted, keeper: Some(keeper) }
     }
 
     /// The record's name.
@@ -135,20 +156,35 @@ impl Claim {
     /// ledger's patience; then the write goes on in the background.
     ///
     /// # Cancellation
-    /// The write goes on when the future is dropped.
-    pub async fn complete(self, outcome: impl Into<Outcome>) -> Result<Recorded, NotRecorded> {
-        self.order(Fate::Completed(outcome.into())).await
+    /// The write goes on when the future is dropped, be it before its first poll.
+    pub fn complete<O: Into<Outcome>>(
+        self,
+        outcome: O,
+    ) -> impl Future<Output = Result<Recorded, NotRecorded>> + Send + use<O> {
+        self.order(Fate::Completed(outcome.into()))
     }
 
-    /// Gives the key back. Only with proof that nothing was executed.
+    /// Gives the key back. Only with proof that this attempt executed nothing. That frees the key unless an earlier
+    /// attempt may have executed.
     ///
     /// # Errors
-    /// As [`Claim::complete`].
+    /// [`NotRecorded`] when the store kept failing for the ledger's patience; then the write goes on in the background.
     ///
     /// # Cancellation
-    /// The write goes on when the future is dropped.
-    pub async fn release(self) -> Result<Recorded, NotRecorded> {
-        self.order(Fate::Released).await
+    /// As [`Claim::complete`].
+    pub fn release(self) -> impl Future<Output = Result<Released, NotRecorded>> + Send + use<> {
+        let released = match self.unexecuted {
+            Unexecuted::Forgotten | Unexecuted::Free => Released::Free,
+            Unexecuted::Unknown => Released::Unknown,
+        };
+        let answered = self.order(Fate::Released);
+        async move {
+            match answered.await {
+                Ok(_) => Ok(released),
+                Err(NotRecorded::AlreadyDone | NotRecorded::Superseded) => Ok(Released::Taken),
+                Err(error @ (NotRecorded::Unrecorded(_) | NotRecorded::Abandoned)) => Err(error),
+            }
+        }
     }
 
     /// Records that nobody can tell whether it was executed, and why.
@@ -157,16 +193,18 @@ impl Claim {
     /// As [`Claim::complete`].
     ///
     /// # Cancellation
-    /// The write goes on when the future is dropped.
-    pub async fn unknown(self, reason: &str) -> Result<Recorded, NotRecorded> {
-        self.order(Fate::Unknown(Arc::from(reason))).await
+    /// As [`Claim::complete`].
+    pub fn unknown(self, reason: &str) -> impl Future<Output = Result<Recorded, NotRecorded>> + Send + use<> {
+        self.order(Fate::Unknown(Arc::from(reason)))
     }
 
-    async fn order(mut self, fate: Fate) -> Result<Recorded, NotRecorded> {
+    /// Gives the order at once; the future only awaits what comes of it.
+    fn order(mut self, fate: Fate) -> impl Future<Output = Result<Recorded, NotRecorded>> + Send + use<> {
         let (answer, answered) = oneshot::channel();
         let keeper = self.keeper.take().expect("a claim is used up by value, so only once");
-        keeper.send(Order { fate, answer }).map_err(|_| NotRecorded::Abandoned)?;
-        answered.await.unwrap_or(Err(NotRecorded::Abandoned))
+        // To a keeper that is gone nothing can be sent; the answer's sender falls, and that is the answer.
+        let _ = keeper.send(Order { fate, answer });
+        async move { answered.await.unwrap_or(Err(NotRecorded::Abandoned)) }
     }
 }
 

@@ -85,6 +85,26 @@ pub fn footing(own: &[Version], attempt: u32, fingerprint: &Fingerprint, entry: 
     }
 }
 
+/// What a proof that an attempt executed nothing makes of the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unexecuted {
+    /// Nothing was there before it: the record goes.
+    Forgotten,
+    /// An operator had given the key back before it: it is free again, and keeps the attempt's number.
+    Free,
+    /// An earlier attempt may have executed: nobody knows, as before.
+    Unknown,
+}
+
+/// Judges what is left of a key whose owner executed nothing, by the state that it took over, if there was any.
+pub fn unexecuted(taken_over: Option<State>) -> Unexecuted {
+    match taken_over {
+        None => Unexecuted::Forgotten,
+        Some(State::Released) => Unexecuted::Free,
+        Some(State::InFlight | State::Unknown | State::Completed) => Unexecuted::Unknown,
+    }
+}
+
 /// Whether an operator may decide about a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settleable {

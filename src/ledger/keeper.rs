@@ -5,15 +5,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use crate::failpoint;
 use crate::ledger::Shared;
-use crate::ledger::claim::{Fate, LeaseClock, NotRecorded, Order, Recorded};
-use crate::ledger::judge::{Footing, footing};
+use crate::ledger::claim::{Fate, LeaseClock, NotRecorded, Order, Outcome, Recorded};
+use crate::ledger::judge::{Footing, Unexecuted, footing};
 use crate::ledger::store::{Created, Draft, Notice, Replaced, Store, StoreError};
 use crate::record::{Record, State, Version};
 use crate::scope::RecordId;
@@ -36,6 +35,8 @@ pub(super) struct Keeper {
     /// A renewal of which the answer was lost, and when it was first sent.
     pub(super) pending: Option<(Draft, Instant)>,
     pub(super) lease: Arc<LeaseClock>,
+    /// What a release leaves.
+    pub(super) unexecuted: Unexecuted,
     pub(super) notice: Notice,
 }
 
@@ -155,14 +156,23 @@ impl Keeper {
 
     /// The write that ends the claim; none when the record is to be removed.
     fn last_word(&self, fate: Fate) -> Option<Draft> {
-        let (state, outcome, status, reason): (_, _, _, Arc<str>) = match fate {
-            Fate::Completed(outcome) => (State::Completed, outcome.bytes, outcome.status, Arc::from(outcome.remark)),
-            Fate::Unknown(reason) => (State::Unknown, Bytes::new(), 0, reason),
-            Fate::Released if self.record.attempt == 1 => return None,
-            // An earlier attempt's number is kept, so that it can still be told from the next one.
-            Fate::Released => (State::Released, Bytes::new(), 0, Arc::from("not-executed")),
-        };
-        Some(Draft::new(Record { state, outcome, status, reason, keep: self.retention, ..self.record.clone() }))
+        let kept = Record { keep: self.retention, ..self.record.clone() };
+        let not_executed = Arc::from("not-executed");
+        Some(Draft::new(match fate {
+            Fate::Completed(Outcome { bytes, status, remark }) => {
+                Record { state: State::Completed, outcome: bytes, status, reason: Arc::from(remark), ..kept }
+            }
+            Fate::Unknown(reason) => Record { state: State::Unknown, reason, ..kept },
+            Fate::Released => match self.unexecuted {
+                Unexecuted::Forgotten => return None,
+                // An earlier attempt's number is kept, so that it can still be told from the next one.
+                Unexecuted::Free => Record { state: State::Released, reason: not_executed, ..kept },
+                // The earlier attempt had its grace before it was taken over.
+                Unexecuted::Unknown => {
+                    Record { state: State::Unknown, reason: not_executed, grace: Duration::ZERO, ..kept }
+                }
+            },
+        }))
     }
 
     async fn write_last_word(
@@ -189,8 +199,10 @@ impl Keeper {
                 Err(error) => return ControlFlow::Continue(error),
             };
             if !self.adopt(&entry.version) {
-                // Another's: ours is gone, which is what a release asks for.
-                return ControlFlow::Break(Ok(Recorded::Late));
+                return ControlFlow::Break(Err(match entry.record.state {
+                    State::Completed => NotRecorded::AlreadyDone,
+                    State::InFlight | State::Unknown | State::Released => NotRecorded::Superseded,
+                }));
             }
         }
         ControlFlow::Continue(StoreError::NotApplied("the record keeps changing under the removal".into()))

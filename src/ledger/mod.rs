@@ -14,6 +14,9 @@
 //! Only the store's clock decides whether a lease has ended. The owner has a clock of its own, counted from before the
 //! write was sent, and begins no effect after it.
 //!
+//! An owner that can prove that it executed nothing releases its claim. The proof is of its own attempt only: a key that
+//! was taken over from an unknown outcome or a dead lease is unknown again, and free only when there was nothing before.
+//!
 //! What cannot be promised: whether an execution took effect whose end nobody saw. The terms choose between *hold* (at
 //! most once within the retention) and *retry* (at least once).
 

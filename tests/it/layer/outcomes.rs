@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Frame;
 use onceproxy::http::policy::StatusSet;
-use onceproxy::http::refusal::Refused;
+use onceproxy::http::refusal::{Refusal, Refused};
 use onceproxy::http::report::Report;
 use onceproxy::{Attempt, Disposition, Policy, State};
 use tower::ServiceExt;
@@ -181,6 +181,46 @@ async fn under_retry_an_unknown_is_executed_again_by_the_same_request_only() {
     assert_eq!(second.body, "attempt 2");
     stand.send(charge("k", "100")).await.is_replayed();
     assert_eq!(stand.executions(), 2);
+}
+
+#[tokio::test]
+async fn proof_of_a_later_attempt_frees_no_key_that_an_earlier_one_may_have_used() {
+    let policy = Policy::required().retry_unknown(Duration::ZERO);
+    let stand = Stand::new(policy, |request| async move {
+        let attempt = request.extensions().get::<Attempt>().expect("an attempt").number();
+        let response = Response::builder().header("idempotency-outcome", "not-executed");
+        Ok(match attempt {
+            1 => Response::builder().status(504).body(full("")).expect("a response"),
+            2 => response.status(429).body(full("slow down")).expect("a response"),
+            3 => {
+                let mut refusal = Refusal::UpstreamNotReached.into_response(None);
+                refusal.extensions_mut().insert(Disposition::NotExecuted);
+                refusal.map(full)
+            }
+            // A layer within says it by the header alone.
+            4 => Refusal::ClaimLost.into_response(None).map(full),
+            _ => created(format!("attempt {attempt}")),
+        })
+    });
+    assert_eq!(stand.send(charge("k", "100")).await.status_field(), "unknown");
+    // The upstream's own refusal goes on as it is, the proxy's says what is so of the key.
+    let second = stand.send(charge("k", "100")).await;
+    assert_eq!((second.status.as_u16(), &*second.body), (429, &b"slow down"[..]));
+    let third = stand.send(charge("k", "100")).await;
+    let fourth = stand.send(charge("k", "100")).await;
+    for refusal in [&third, &fourth] {
+        assert_eq!((refusal.status.as_u16(), refusal.problem()["code"].as_str()), (409, Some("outcome-unknown")));
+    }
+    for (attempt, answer) in [second, third, fourth].iter().enumerate() {
+        assert_eq!(answer.status_field(), "unknown", "after attempt {}", attempt + 2);
+        assert_eq!(answer.field("idempotency-outcome"), "");
+    }
+    stand.send(charge("k", "900")).await.is_refusal(422, "key-reused", Effect::Perhaps);
+    let record = stand.record().await;
+    assert_eq!((record.state, record.attempt, &*record.reason), (State::Unknown, 4, "not-executed"));
+    let fifth = stand.send(charge("k", "100")).await;
+    fifth.is_executed();
+    assert_eq!(fifth.body, "attempt 5");
 }
 
 #[tokio::test]

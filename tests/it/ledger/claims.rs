@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use onceproxy::ledger::claim::Recorded;
+use onceproxy::ledger::claim::{Recorded, Released};
+use onceproxy::ledger::operate::{Decided, Decision};
 use onceproxy::ledger::store::{Notice, Store};
 use onceproxy::stores::conformance::faulty::{Call, Fault};
 use onceproxy::{Begun, Fingerprint, State};
 
-use super::{LEASE, Pair, RETENTION, begin, fingerprint, hold, id, is_unknown, pass, retry, retry_after, win};
+use super::{AT_ONCE, LEASE, Pair, RETENTION, begin, fingerprint, hold, id, is_unknown, pass, retry, retry_after, win};
 
 #[tokio::test(start_paused = true)]
 async fn claim_is_renewed_for_as_long_as_the_work_takes() {
@@ -90,19 +91,20 @@ async fn released_first_attempt_leaves_nothing() {
     let pair = Pair::new();
     let claim = win(&pair.one, &hold()).await;
     pass(LEASE).await;
-    claim.release().await.expect("it is released");
+    assert_eq!(claim.release().await.expect("it is released"), Released::Free);
     assert_eq!(pair.entry().await, None);
     assert_eq!(win(&pair.other, &hold()).await.attempt(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn released_later_attempt_keeps_its_number() {
+async fn released_attempt_after_an_operators_release_keeps_its_number() {
     let pair = Pair::new();
-    drop(win(&pair.one, &retry()).await);
-    pass(super::GRACE + LEASE).await;
-    let second = win(&pair.other, &retry()).await;
+    win(&pair.one, &hold()).await.unknown("reset").await.expect("it is recorded");
+    let decided = pair.other.decide(&id(), 1, Decision::Release, "called the bank").await.expect("it answers");
+    assert!(matches!(decided, Decided::Done(_)), "{decided:?}");
+    let second = win(&pair.other, &hold()).await;
     assert_eq!(second.attempt(), 2);
-    second.release().await.expect("it is released");
+    assert_eq!(second.release().await.expect("it is released"), Released::Free);
     let entry = pair.entry().await.expect("the number is kept");
     assert_eq!((entry.record.state, entry.record.attempt), (State::Released, 2));
     // A key that is free again is free for any request.
@@ -110,6 +112,33 @@ async fn released_later_attempt_keeps_its_number() {
     let Begun::Execute(third) = begun else { panic!("{begun:?}") };
     assert_eq!(third.attempt(), 3);
     third.complete("receipt").await.expect("it is recorded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn released_attempt_after_an_unknown_one_leaves_the_key_unknown() {
+    for first_dies in [true, false] {
+        let pair = Pair::new();
+        let first = win(&pair.one, &retry()).await;
+        if first_dies {
+            // Its lease ends, and it says nothing.
+            pair.faults.fault_all(Call::Replace, Fault::Refuse);
+            std::mem::forget(first);
+        } else {
+            first.unknown("reset").await.expect("it is recorded");
+        }
+        pass(super::GRACE + LEASE).await;
+        let second = win(&pair.other, &retry()).await;
+        assert_eq!(second.attempt(), 2);
+        assert_eq!(second.release().await.expect("it is released"), Released::Unknown);
+        let entry = pair.entry().await.expect("it is there");
+        assert_eq!((entry.record.state, entry.record.attempt), (State::Unknown, 2));
+        assert_eq!(&*entry.record.reason, "not-executed");
+        let other = pair.other.begin(&id(), Fingerprint::of("charge 900"), &retry()).await.expect("it answers");
+        assert!(matches!(other, Begun::Mismatch), "{other:?}");
+        assert!(is_unknown(&pair.duplicate(&hold()).await, 2, "not-executed"));
+        // The first had its grace.
+        assert_eq!(win(&pair.other, &retry()).await.attempt(), 3);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -168,6 +197,21 @@ async fn dropped_completion_goes_on() {
     tokio::time::timeout(Duration::from_millis(10), completing).await.expect_err("it hangs");
     pair.faults.heal();
     pass(Duration::from_millis(1)).await;
+    assert_eq!(pair.replayed().await, "receipt");
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_word_is_written_though_nobody_ever_asks_what_came_of_it() {
+    let pair = Pair::new();
+    drop(win(&pair.one, &hold()).await.release());
+    pass(AT_ONCE).await;
+    assert_eq!(pair.entry().await, None);
+    drop(win(&pair.one, &hold()).await.unknown("reset"));
+    pass(AT_ONCE).await;
+    assert!(is_unknown(&pair.duplicate(&hold()).await, 1, "reset"));
+    let pair = Pair::new();
+    drop(win(&pair.one, &hold()).await.complete("receipt"));
+    pass(AT_ONCE).await;
     assert_eq!(pair.replayed().await, "receipt");
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use onceproxy::ledger::claim::{Outcome, Recorded};
+use onceproxy::ledger::claim::{Outcome, Recorded, Released};
 use onceproxy::ledger::operate::{Decided, Decision};
 use onceproxy::ledger::store::Store;
 use onceproxy::stores::conformance::faulty::{Call, Fault, FaultyStore};
@@ -42,7 +42,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (weighted(0.1), weighted(0.9)).prop_map(|(other_body, retry)| Step::Begin { other_body, retry }),
         2 => Just(Step::Complete),
-        1 => Just(Step::Release),
+        3 => Just(Step::Release),
         2 => Just(Step::Unknown),
         1 => Just(Step::Drop),
         3 => Just(Step::Stop),
@@ -69,6 +69,7 @@ enum Plain {
         other_body: bool,
         retry: bool,
         since: Instant,
+        grace: Duration,
     },
     Done {
         other_body: bool,
@@ -91,7 +92,10 @@ enum Answer {
 impl Plain {
     /// What one who comes now has to get.
     fn answer(&self, other_body: bool, retry: bool, now: Instant) -> Answer {
-        let after_unknown = |attempt: u32, both_retry: bool, since: Instant| match (both_retry, now - since >= GRACE) {
+        let after_unknown = |attempt: u32, both_retry: bool, since: Instant, grace: Duration| match (
+            both_retry,
+            now - since >= grace,
+        ) {
             (false, _) => Answer::Unknown(attempt),
             (true, false) => Answer::InFlight,
             (true, true) => Answer::Execute(attempt + 1),
@@ -108,10 +112,12 @@ impl Plain {
             }
             Plain::Done { outcome, .. } => Answer::Replay(outcome.clone()),
             Plain::Running { attempt, retry: theirs, lease_end: Some(end), .. } if *end <= now => {
-                after_unknown(*attempt, *theirs && retry, *end)
+                after_unknown(*attempt, *theirs && retry, *end, GRACE)
             }
             Plain::Running { .. } => Answer::InFlight,
-            Plain::Unknown { attempt, retry: theirs, since, .. } => after_unknown(*attempt, *theirs && retry, *since),
+            Plain::Unknown { attempt, retry: theirs, since, grace, .. } => {
+                after_unknown(*attempt, *theirs && retry, *since, *grace)
+            }
         }
     }
 
@@ -142,6 +148,8 @@ struct Owner {
     other_body: bool,
     retry: bool,
     won: Instant,
+    /// Whether nothing was under the key, or an operator's release.
+    was_free: bool,
     /// When its lease ends, once it was stopped.
     lease_end: Option<Instant>,
 }
@@ -153,6 +161,7 @@ struct Seen {
     late: usize,
     superseded: usize,
     replays: usize,
+    released_unknown: usize,
 }
 
 impl Seen {
@@ -162,6 +171,7 @@ impl Seen {
         self.late += other.late;
         self.superseded += other.superseded;
         self.replays += other.replays;
+        self.released_unknown += other.released_unknown;
     }
 }
 
@@ -207,13 +217,14 @@ impl History {
                     other_body: owner.other_body,
                     retry: owner.retry,
                     since: Instant::now(),
+                    grace: GRACE,
                 };
             }
             Step::Drop => {
                 let Some(owner) = self.owner.take() else { return };
                 let Owner { claim, attempt, other_body, retry, .. } = owner;
                 drop(claim);
-                self.plain = Plain::Unknown { attempt, other_body, retry, since: Instant::now() };
+                self.plain = Plain::Unknown { attempt, other_body, retry, since: Instant::now(), grace: GRACE };
             }
             Step::Stop => self.stop(),
             Step::ComeBack => self.come_back().await,
@@ -246,8 +257,9 @@ impl History {
             let attempt = claim.attempt();
             self.seen.take_overs += usize::from(attempt > 1);
             assert!(self.owner.is_none(), "two owners at once");
+            let was_free = matches!(self.plain, Plain::Free | Plain::Released { .. });
             self.plain = Plain::Running { attempt, other_body, retry, lease_end: None };
-            self.owner = Some(Owner { claim, faults, attempt, other_body, retry, won, lease_end: None });
+            self.owner = Some(Owner { claim, faults, attempt, other_body, retry, won, was_free, lease_end: None });
         }
     }
 
@@ -265,10 +277,17 @@ impl History {
 
     async fn release(&mut self) {
         let Some(owner) = self.owner.take() else { return };
-        owner.claim.release().await.expect("the owner lives");
-        self.plain = match owner.attempt {
-            1 => Plain::Free,
-            attempt => Plain::Released { attempt },
+        let Owner { claim, attempt, other_body, retry, was_free, .. } = owner;
+        let released = claim.release().await.expect("the owner lives");
+        self.seen.released_unknown += usize::from(!was_free);
+        (self.plain, _) = match (attempt, was_free) {
+            (1, _) => (Plain::Free, assert_eq!(released, Released::Free)),
+            (_, true) => (Plain::Released { attempt }, assert_eq!(released, Released::Free)),
+            (_, false) => {
+                let since = Instant::now();
+                let unknown = Plain::Unknown { attempt, other_body, retry, since, grace: Duration::ZERO };
+                (unknown, assert_eq!(released, Released::Unknown))
+            }
         };
     }
 
@@ -364,5 +383,6 @@ fn ledger_answers_as_the_plain_model_does() {
     // A model that never comes to the hard parts proves nothing.
     let seen = seen.into_inner();
     assert!(seen.steps > 1000 && seen.take_overs > 50 && seen.replays > 50, "{} take-overs", seen.take_overs);
+    assert!(seen.released_unknown > 3, "{} released after an unknown", seen.released_unknown);
     assert!(seen.late > 10 && seen.superseded > 10, "{} late, {} superseded", seen.late, seen.superseded);
 }

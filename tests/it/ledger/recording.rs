@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use onceproxy::NotRecorded;
-use onceproxy::ledger::claim::Recorded;
+use onceproxy::ledger::claim::{Recorded, Released};
 use onceproxy::ledger::store::{Notice, Store};
 use onceproxy::stores::conformance::faulty::{Call, Fault};
 use onceproxy::{Begun, State};
@@ -156,7 +156,7 @@ async fn release_by_an_owner_that_lost_the_key_frees_nothing() {
     pass(LEASE + GRACE).await;
     let second = win(&pair.other, &retry()).await;
     pair.faults.heal();
-    first.release().await.expect("its own is gone");
+    assert_eq!(first.release().await.expect("its own is gone"), Released::Taken);
     let begun = pair.duplicate(&retry()).await;
     assert!(matches!(begun, Begun::InFlight { .. }), "{begun:?}");
     assert_eq!(second.complete("second").await.expect("it is recorded"), Recorded::Yes);

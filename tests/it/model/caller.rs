@@ -1,6 +1,7 @@
 //! A caller and its proxy: wins the key, executes, writes the last word, as `begin` and the keeper of a claim do.
 
 use onceproxy::State;
+use onceproxy::ledger::judge::{Unexecuted, unexecuted};
 use onceproxy::record::Version;
 
 use super::decisions::{find_footing, weigh};
@@ -29,6 +30,8 @@ pub struct Caller {
     /// The version that is believed to be in place.
     pub current: u8,
     pub attempt: u8,
+    /// The state that was taken over.
+    pub taken_over: Option<State>,
     /// Whether the lease holds by the caller's own clock.
     pub holds: bool,
     renewal: Renewal,
@@ -264,8 +267,11 @@ fn finish(caller: &mut Caller, number: usize, fate: Fate, asked: Asked) {
     let state = match fate {
         Fate::Completed => State::Completed,
         Fate::Unknown => State::Unknown,
-        Fate::Released if caller.attempt == 1 => return caller.write(Write::Remove { expected: caller.current }),
-        Fate::Released => State::Released,
+        Fate::Released => match unexecuted(caller.taken_over) {
+            Unexecuted::Forgotten => return caller.write(Write::Remove { expected: caller.current }),
+            Unexecuted::Free => State::Released,
+            Unexecuted::Unknown => State::Unknown,
+        },
     };
     let last_word = record(number, LAST_WORD, caller.attempt, state, asked);
     caller.write(Write::Replace { expected: caller.current, record: last_word });

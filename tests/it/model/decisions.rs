@@ -48,6 +48,7 @@ pub fn weigh(world: &mut World, number: usize, present: Stored, bounds: &Bounds)
             let attempt = u8::try_from(attempt).expect("few attempts");
             let caller = &mut world.callers[number];
             caller.previous = Some(present);
+            caller.taken_over = Some(present.state);
             caller.attempt = attempt;
             caller.holds = true;
             let taken = record(number, TAKE_OVER, attempt, State::InFlight, asked);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use onceproxy::ledger::judge::{Footing, Settleable, Verdict, footing, judge, settleable};
+use onceproxy::ledger::judge::{Footing, Settleable, Unexecuted, Verdict, footing, judge, settleable, unexecuted};
 use onceproxy::ledger::store::Entry;
 use onceproxy::record::Version;
 use onceproxy::{Fingerprint, OnUnknown, Record, State, Terms};
@@ -159,6 +159,15 @@ fn operator_may_decide_the_unknown_and_the_dead_only() {
             };
             assert_eq!(settleable(&entry(state, OnUnknown::Hold, [1000, 0, age], 1)), expected, "{state} at {age}");
         }
+    }
+}
+
+#[test]
+fn proof_of_one_attempt_frees_no_key_that_another_may_have_used() {
+    assert_eq!(unexecuted(None), Unexecuted::Forgotten);
+    for state in State::ALL {
+        let expected = if state == State::Released { Unexecuted::Free } else { Unexecuted::Unknown };
+        assert_eq!(unexecuted(Some(state)), expected, "{state}");
     }
 }
 

@@ -319,6 +319,10 @@ impl Model for Bounds {
                     world.stored.is_some_and(|stored| stored.state == State::Completed && stored.outcome == whose)
                 })
             }),
+            Property::<Bounds>::always(FREE_IS_UNUSED, |_, world| {
+                let free = world.stored.is_none_or(|stored| stored.state == State::Released);
+                !free || world.executions() == 0
+            }),
             Property::<Bounds>::always(NO_TRESPASS, |_, world| world.trespass.is_none()),
             Property::<Bounds>::sometimes("replayed", |_, world| world.seen == Some(Seen::Replay)),
             Property::<Bounds>::sometimes("in flight", |_, world| world.seen == Some(Seen::InFlight)),
@@ -351,6 +355,7 @@ pub const AT_MOST_ONCE: &str = "at most one execution under hold";
 pub const ONE_ANSWER: &str = "one answer for all";
 pub const OWN_ANSWER: &str = "an answer belongs to its request";
 pub const ANSWER_STAYS: &str = "an answer that was given stays recorded";
+pub const FREE_IS_UNUSED: &str = "a free key has not taken effect";
 pub const NO_TRESPASS: &str = "nobody decides what is not so";
 
 impl Bounds {
