@@ -19,7 +19,8 @@ const SOON: Duration = Duration::from_secs(5);
 pub(super) async fn lost_answers(bench: Bench) -> Result<(), String> {
     let faulty = Arc::new(FaultyStore::new(bench.store.clone()));
     faulty.fault_every(2, Fault::Swallow);
-    let ledger = Ledger::over(faulty.clone());
+    // Several callers in turn may let one of them meet every fault for a while.
+    let ledger = Ledger::over(faulty.clone()).patience(Duration::from_secs(20));
     let id = fresh_id();
     let executions = Arc::new(AtomicUsize::new(0));
     let callers: Vec<_> = (0..CALLERS)
