@@ -195,7 +195,7 @@ impl Ledger {
     fn claim(&self, id: &RecordId, draft: Draft, unexecuted: Unexecuted, sent: Instant, terms: &Terms) -> Claim {
         let lease = Arc::new(LeaseClock::begin(sent, draft.record.lease));
         let (orders, inbox) = oneshot::channel();
-        let claim = Claim::new(*id, draft.record.attempt, lease.clone(), unexecuted, orders);
+        let claim = Claim::new(*id, draft.record.attempt, lease.clone(), unexecuted, self.shared.clone(), orders);
         let keeper = Keeper {
             store: self.store.clone(),
             shared: self.shared.clone(),

@@ -55,7 +55,7 @@ enum WriteError {
 }
 
 impl Keeper {
-    /// Renews until the order comes or the claim is dropped, then writes the last word.
+    /// Renews until the order comes, then writes the last word.
     pub(super) async fn run(mut self, mut orders: oneshot::Receiver<Order>, sent: Instant) {
         let third = self.record.lease / 3;
         let mut renew_at = sent + third;
@@ -85,11 +85,7 @@ impl Keeper {
                 }
             }
         };
-        let order = order.unwrap_or_else(|_| {
-            let (answer, _) = oneshot::channel();
-            Order { fate: Fate::Unknown(Arc::from("dropped")), answer }
-        });
-        self.finish(order).await;
+        self.finish(order.expect("a claim that goes away says so")).await;
     }
 
     /// Begins the lease anew; gives the instant from which it counts.
@@ -112,7 +108,8 @@ impl Keeper {
     /// Writes the last word. When the store keeps failing the owner is told after the ledger's patience, and the
     /// writing goes on, with renewals between, until the record would have been forgotten anyway.
     async fn finish(mut self, order: Order) {
-        let Order { fate, answer } = order;
+        // Under way until the end of this function.
+        let Order { fate, answer, underway: _underway } = order;
         let began = Instant::now();
         let mut answer = Some(answer);
         let mut pause = FIRST_PAUSE;
