@@ -105,6 +105,7 @@ pub async fn run(
         layers: layers(&config, store.clone(), ledger.clone(), drain.clone(), observer.clone(), metrics.clone()),
         observer,
         drain,
+        ledger: ledger.clone(),
         workers: std::thread::available_parallelism().map_or(1, NonZero::get),
     };
     let is_draining = Arc::new(AtomicBool::new(false));

@@ -210,7 +210,7 @@ impl<S> Execution<S> {
         if let (Ok(Begun::InFlight { retry_after }), Some(wait)) = (&begun, terms.wait) {
             self.report.waited = true;
             // Boxed: few wait, and the others would carry the room for it.
-            begun = Ok(Box::pin(ledger.begin_waiting(&keyed.id, keyed.fingerprint, terms, wait, *retry_after)).await);
+            begun = Box::pin(ledger.begin_waiting(&keyed.id, keyed.fingerprint, terms, wait, *retry_after)).await;
         }
         begun
     }

@@ -1,5 +1,6 @@
 //! Winning a key, or reading what is under it.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::ledger::judge::{Unexecuted, Verdict, judge, unexecuted};
 use crate::ledger::keeper::Keeper;
 use crate::ledger::store::{Created, Draft, Entry, Notice, Replaced, StoreError};
 use crate::ledger::take_back::TakeBack;
-use crate::ledger::terms::Terms;
+use crate::ledger::terms::{MIN_LEASE, Terms};
 use crate::ledger::{Begun, Ledger, Shared};
 use crate::record::{Record, State};
 use crate::scope::RecordId;
@@ -48,7 +49,7 @@ impl Ledger {
     pub async fn begin(&self, id: &RecordId, fingerprint: Fingerprint, terms: &Terms) -> Result<Begun, StoreError> {
         match (self.begin_at_once(id, fingerprint, terms).await?, terms.wait) {
             (Begun::InFlight { retry_after }, Some(wait)) => {
-                Ok(self.begin_waiting(id, fingerprint, terms, wait, retry_after).await)
+                self.begin_waiting(id, fingerprint, terms, wait, retry_after).await
             }
             (begun, _) => Ok(begun),
         }
@@ -87,9 +88,9 @@ impl Ledger {
         terms: &Terms,
         wait: Duration,
         mut retry_after: Duration,
-    ) -> Begun {
+    ) -> Result<Begun, StoreError> {
         let deadline = Instant::now() + wait;
-        let Some(ticket) = self.shared.waiters.enter(id) else { return Begun::InFlight { retry_after } };
+        let Some(ticket) = self.shared.waiters.enter(id) else { return Ok(Begun::InFlight { retry_after }) };
         self.listen();
         let mut pause = FIRST_LOOK;
         loop {
@@ -98,13 +99,15 @@ impl Ledger {
             ring.as_mut().enable();
             match self.begin_at_once(id, fingerprint, terms).await {
                 Ok(Begun::InFlight { retry_after: later }) => retry_after = later,
-                Ok(begun) => return begun,
+                Ok(begun) => return Ok(begun),
+                // What is there now is of another release, or damaged: no waiting makes it readable.
+                Err(error @ (StoreError::Corrupt | StoreError::UnknownFormat(_))) => return Err(error),
                 // Somebody was at work a moment ago: not a reason to say that nobody is.
                 Err(error) => debug!(record = %id.prefix(), %error, "a look while waiting failed"),
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Begun::InFlight { retry_after };
+                return Ok(Begun::InFlight { retry_after });
             }
             let _ = timeout(pause.min(left), ring).await;
             pause = (pause * 2).min(LAST_LOOK);
@@ -195,7 +198,7 @@ impl Ledger {
     fn claim(&self, id: &RecordId, draft: Draft, unexecuted: Unexecuted, sent: Instant, terms: &Terms) -> Claim {
         let lease = Arc::new(LeaseClock::begin(sent, draft.record.lease));
         let (orders, inbox) = oneshot::channel();
-        let claim = Claim::new(*id, draft.record.attempt, lease.clone(), unexecuted, orders);
+        let claim = Claim::new(*id, draft.record.attempt, lease.clone(), unexecuted, self.shared.clone(), orders);
         let keeper = Keeper {
             store: self.store.clone(),
             shared: self.shared.clone(),
@@ -203,6 +206,7 @@ impl Ledger {
             record: draft.record,
             retention: terms.retention,
             current: draft.version,
+            written: VecDeque::from([draft.version]),
             pending: None,
             lease,
             unexecuted,
@@ -254,12 +258,15 @@ impl Begun {
 impl Record {
     /// The record of a first attempt.
     fn first(fingerprint: Fingerprint, terms: &Terms) -> Record {
+        // Terms that cannot work are made to: a record that ends before its lease is renewed forgets an execution.
+        let lease = terms.lease.max(MIN_LEASE);
+        let keep = terms.retention.max(lease * 4).max(lease.saturating_add(terms.retry_grace));
         Record {
             state: State::InFlight,
             attempt: 1,
             on_unknown: terms.on_unknown,
-            lease: terms.lease,
-            keep: terms.retention,
+            lease,
+            keep,
             grace: terms.retry_grace,
             fingerprint,
             route: terms.route.clone(),

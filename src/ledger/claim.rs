@@ -9,6 +9,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::ledger::Shared;
+use crate::ledger::background::Underway;
 use crate::ledger::judge::Unexecuted;
 use crate::ledger::store::StoreError;
 use crate::scope::RecordId;
@@ -41,6 +43,7 @@ pub struct Claim {
     lease: Arc<LeaseClock>,
     /// What a release leaves.
     unexecuted: Unexecuted,
+    shared: Arc<Shared>,
     /// Gone once the claim has been used up.
     keeper: Option<oneshot::Sender<Order>>,
 }
@@ -106,6 +109,7 @@ pub(super) enum Fate {
 pub(super) struct Order {
     pub(super) fate: Fate,
     pub(super) answer: oneshot::Sender<Result<Recorded, NotRecorded>>,
+    pub(super) underway: Underway,
 }
 
 /// The local end of a lease: counted on the monotonic clock from before the write that began it was sent, so that it
@@ -122,9 +126,10 @@ impl Claim {
         attempt: u32,
         lease: Arc<LeaseClock>,
         unexecuted: Unexecuted,
+        shared: Arc<Shared>,
         keeper: oneshot::Sender<Order>,
     ) -> Claim {
-        Claim { id, attempt, lease, unexecuted, keeper: Some(keeper) }
+        Claim { id, attempt, lease, unexecuted, shared, keeper: Some(keeper) }
     }
 
     /// The record's name.
@@ -200,11 +205,25 @@ impl Claim {
 
     /// Gives the order at once; the future only awaits what comes of it.
     fn order(mut self, fate: Fate) -> impl Future<Output = Result<Recorded, NotRecorded>> + Send + use<> {
-        let (answer, answered) = oneshot::channel();
-        let keeper = self.keeper.take().expect("a claim is used up by value, so only once");
-        // To a keeper that is gone nothing can be sent; the answer's sender falls, and that is the answer.
-        let _ = keeper.send(Order { fate, answer });
+        let answered = self.say(fate).expect("a claim is used up by value, so only once");
         async move { answered.await.unwrap_or(Err(NotRecorded::Abandoned)) }
+    }
+}
+
+impl Claim {
+    /// Sends the last word to the keeper, if it was not sent before.
+    fn say(&mut self, fate: Fate) -> Option<oneshot::Receiver<Result<Recorded, NotRecorded>>> {
+        let keeper = self.keeper.take()?;
+        let (answer, answered) = oneshot::channel();
+        // To a keeper that is gone nothing can be sent; the answer's sender falls, and that is the answer.
+        let _ = keeper.send(Order { fate, answer, underway: Underway::begin(&self.shared) });
+        Some(answered)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.say(Fate::Unknown(Arc::from("dropped")));
     }
 }
 

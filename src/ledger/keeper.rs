@@ -1,6 +1,7 @@
 //! The keeper: the task behind a claim. It alone writes the record, one write at a time, and knows which versions are
 //! its own.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,8 @@ use crate::scope::RecordId;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// How often one write may find another version in place. A lost answer makes two; more is a broken store.
 const MAX_STALE: u32 = 8;
+/// How many versions a claim remembers; a store that loses more of the latest writes than that has lost the claim.
+const MAX_WRITTEN: usize = 1024;
 
 pub(super) struct Keeper {
     pub(super) store: Arc<dyn Store>,
@@ -32,6 +35,8 @@ pub(super) struct Keeper {
     pub(super) retention: Duration,
     /// The version that was in place when a write was last acknowledged.
     pub(super) current: Version,
+    /// The versions of its writes so far, the latest last: after a failover an earlier one may be in place again.
+    pub(super) written: VecDeque<Version>,
     /// A renewal of which the answer was lost, and when it was first sent.
     pub(super) pending: Option<(Draft, Instant)>,
     pub(super) lease: Arc<LeaseClock>,
@@ -55,7 +60,7 @@ enum WriteError {
 }
 
 impl Keeper {
-    /// Renews until the order comes or the claim is dropped, then writes the last word.
+    /// Renews until the order comes, then writes the last word.
     pub(super) async fn run(mut self, mut orders: oneshot::Receiver<Order>, sent: Instant) {
         let third = self.record.lease / 3;
         let mut renew_at = sent + third;
@@ -85,11 +90,7 @@ impl Keeper {
                 }
             }
         };
-        let order = order.unwrap_or_else(|_| {
-            let (answer, _) = oneshot::channel();
-            Order { fate: Fate::Unknown(Arc::from("dropped")), answer }
-        });
-        self.finish(order).await;
+        self.finish(order.expect("a claim that goes away says so")).await;
     }
 
     /// Begins the lease anew; gives the instant from which it counts.
@@ -112,7 +113,8 @@ impl Keeper {
     /// Writes the last word. When the store keeps failing the owner is told after the ledger's patience, and the
     /// writing goes on, with renewals between, until the record would have been forgotten anyway.
     async fn finish(mut self, order: Order) {
-        let Order { fate, answer } = order;
+        // Under way until the end of this function.
+        let Order { fate, answer, underway: _underway } = order;
         let began = Instant::now();
         let mut answer = Some(answer);
         let mut pause = FIRST_PAUSE;
@@ -211,6 +213,7 @@ impl Keeper {
     /// Puts a draft in the place of whatever is ours.
     async fn write(&mut self, draft: &Draft, overwrite: Overwrite, notice: Notice) -> Result<Written, WriteError> {
         let mut reclaimed = false;
+        self.remember(draft.version);
         for _ in 0..MAX_STALE {
             let mut replace = self.store.replace(&self.id, &self.current, draft, notice);
             if draft.record.state == State::Completed {
@@ -232,9 +235,7 @@ impl Keeper {
                     Created::Existing(entry) => entry,
                 },
             };
-            let mut own = vec![self.current];
-            own.extend(self.pending.as_ref().map(|(pending, _)| pending.version));
-            match footing(&own, self.record.attempt, &self.record.fingerprint, &entry) {
+            match footing(self.written.make_contiguous(), self.record.attempt, &self.record.fingerprint, &entry) {
                 Footing::Own => {
                     self.adopt(&entry.version);
                 }
@@ -251,11 +252,24 @@ impl Keeper {
 
     /// Takes a version that is in place as the current one when it is ours.
     fn adopt(&mut self, version: &Version) -> bool {
-        if self.pending.as_ref().is_some_and(|(pending, _)| pending.version == *version) {
-            self.pending = None;
+        let is_ours = self.written.contains(version);
+        if is_ours {
             self.current = *version;
         }
-        self.current == *version
+        if self.pending.as_ref().is_some_and(|(pending, _)| pending.version == *version) {
+            self.pending = None;
+        }
+        is_ours
+    }
+
+    fn remember(&mut self, version: Version) {
+        if self.written.contains(&version) {
+            return;
+        }
+        if self.written.len() >= MAX_WRITTEN {
+            self.written.pop_front();
+        }
+        self.written.push_back(version);
     }
 }
 

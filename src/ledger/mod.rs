@@ -20,6 +20,7 @@
 //! What cannot be promised: whether an execution took effect whose end nobody saw. The terms choose between *hold* (at
 //! most once within the retention) and *retry* (at least once).
 
+mod background;
 mod begin;
 pub mod claim;
 pub mod judge;
@@ -37,6 +38,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::ledger::background::Background;
 use crate::ledger::claim::Claim;
 use crate::ledger::store::Store;
 use crate::ledger::waiters::Waiters;
@@ -73,6 +75,7 @@ pub struct Ledger {
 struct Shared {
     waiters: Waiters,
     listening: AtomicBool,
+    background: Background,
     alarms: Counters,
     patience: Duration,
 }
@@ -146,6 +149,18 @@ impl Ledger {
         &self.store
     }
 
+    /// How many last words about claims are not written yet, and how many reserves are being taken back. A process that
+    /// ends before leaves those keys in flight.
+    pub fn background(&self) -> usize {
+        self.shared.background.writes()
+    }
+
+    /// Waits until nothing is left to be written in the background. While the store fails that may be long: give it a
+    /// time limit.
+    pub async fn idle(&self) {
+        self.shared.background.idle().await;
+    }
+
     /// What an operator should hear of.
     pub fn alarms(&self) -> Alarms {
         let counters = &self.shared.alarms;
@@ -165,7 +180,13 @@ impl fmt::Debug for Ledger {
 
 impl Shared {
     fn new(patience: Duration) -> Shared {
-        Shared { waiters: Waiters::default(), listening: AtomicBool::new(false), alarms: Counters::default(), patience }
+        Shared {
+            waiters: Waiters::default(),
+            listening: AtomicBool::new(false),
+            background: Background::default(),
+            alarms: Counters::default(),
+            patience,
+        }
     }
 }
 

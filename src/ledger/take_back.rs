@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
-use crate::ledger::Ledger;
+use crate::ledger::background::Underway;
 use crate::ledger::store::{Draft, Entry, Notice, Store, StoreError};
+use crate::ledger::{Ledger, Shared};
 use crate::record::{Record, State};
 use crate::scope::RecordId;
 
@@ -18,7 +19,7 @@ pub(super) struct TakeBack(Option<Undo>);
 
 struct Undo {
     store: Arc<dyn Store>,
-    patience: Duration,
+    shared: Arc<Shared>,
     id: RecordId,
     draft: Draft,
     /// What stood there before a take-over.
@@ -29,7 +30,7 @@ impl TakeBack {
     pub(super) fn armed(ledger: &Ledger, id: &RecordId, draft: &Draft, previous: Option<&Entry>) -> TakeBack {
         TakeBack(Some(Undo {
             store: ledger.store.clone(),
-            patience: ledger.shared.patience,
+            shared: ledger.shared.clone(),
             id: *id,
             draft: draft.clone(),
             previous: previous.map(|entry| entry.record.clone()),
@@ -46,25 +47,30 @@ impl Drop for TakeBack {
     fn drop(&mut self) {
         // Without a runtime nothing can be undone; the lease ends and the key is unknown.
         if let (Some(undo), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
-            runtime.spawn(undo.run());
+            let underway = Underway::begin(&undo.shared);
+            runtime.spawn(undo.run(underway));
         }
     }
 }
 
 impl Undo {
-    /// Undoes, and does so again later: a command that was on its way may arrive after the first undoing.
-    async fn run(self) {
+    /// Undoes, and does so again later: a command that was on its way may arrive after the first undoing. The end of
+    /// the process waits for what is likely, not for the last time.
+    async fn run(self, underway: Underway) {
         let began = Instant::now();
-        for wait in [Duration::ZERO, self.patience, self.draft.record.lease] {
-            sleep(wait).await;
-            let mut pause = FIRST_PAUSE;
-            while self.undo().await.is_err() {
-                if began.elapsed() >= self.draft.record.keep {
-                    return;
-                }
-                sleep(pause).await;
-                pause = (pause * 2).min(self.draft.record.lease / 3);
-            }
+        self.undo_after(Duration::ZERO, began).await;
+        self.undo_after(self.shared.patience, began).await;
+        drop(underway);
+        self.undo_after(self.draft.record.lease, began).await;
+    }
+
+    /// Undoes after this time, as soon as the store answers, unless the record would have been forgotten by then.
+    async fn undo_after(&self, wait: Duration, began: Instant) {
+        sleep(wait).await;
+        let mut pause = FIRST_PAUSE;
+        while began.elapsed() < self.draft.record.keep && self.undo().await.is_err() {
+            sleep(pause).await;
+            pause = (pause * 2).min(self.draft.record.lease / 3);
         }
     }
 

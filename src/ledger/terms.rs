@@ -19,9 +19,10 @@ pub const MIN_LEASE: Duration = Duration::from_secs(1);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
-    /// How long a claim lives without a renewal; it is renewed every third of it.
+    /// How long a claim lives without a renewal; it is renewed every third of it. At least [`MIN_LEASE`] counts.
     pub lease: Duration,
-    /// How long a record is kept, from its completion.
+    /// How long a record is kept, from its completion. While the claim lives at least four leases count, or lease and
+    /// grace together.
     pub retention: Duration,
     /// What becomes of an unknown outcome.
     pub on_unknown: OnUnknown,

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::http::drain::{Drain, Running};
 use crate::http::layer::IdempotencyLayer;
+use crate::ledger::Ledger;
 use crate::proxy::connection::{self, Leave};
 use crate::proxy::forward::Forward;
 use crate::proxy::gateway::{Gateway, Observer};
@@ -46,6 +47,8 @@ pub struct Blueprint {
     pub observer: Arc<dyn Observer>,
     /// The executions under way; the layers have it too.
     pub drain: Drain,
+    /// The ledger of the layers, which may write on when an execution has been answered.
+    pub ledger: Ledger,
     /// How many workers there are; one per core is best.
     pub workers: usize,
 }
@@ -96,7 +99,7 @@ impl Workers {
 }
 
 /// Serves until `shutdown`, then drains: no new connections, requests under way are answered for as long as the grace
-/// lasts, and executions that are left record what they know.
+/// lasts, and executions that are left record what they know. What the ledger writes in the background has as long.
 ///
 /// # Errors
 /// When no worker can be started.
@@ -125,16 +128,26 @@ pub async fn serve(blueprint: Blueprint, listener: TcpListener, shutdown: impl F
     drop(listener);
     is_leaving.store(true, Ordering::Release);
     stage.send_replace(Stage::Leaving);
-    let drain = &blueprint.drain;
+    let (drain, ledger) = (&blueprint.drain, &blueprint.ledger);
+    let recorded = async {
+        drain.idle().await;
+        ledger.idle().await;
+    };
     let idle = async {
         connections.idle().await;
         drain.idle().await;
+        ledger.idle().await;
     };
     if timeout(blueprint.listener.shutdown_grace, idle).await.is_err() {
-        warn!(executions = drain.running(), connections = connections.running(), "the time for a quiet end is over");
+        warn!(
+            executions = drain.running(),
+            writes = ledger.background(),
+            connections = connections.running(),
+            "the time for a quiet end is over"
+        );
         drain.time_is_over();
-        if timeout(LAST_WORDS, drain.idle()).await.is_err() {
-            warn!(executions = drain.running(), "executions were left behind");
+        if timeout(LAST_WORDS, recorded).await.is_err() {
+            warn!(executions = drain.running(), writes = ledger.background(), "executions were left behind");
         }
         // Their answers are on the way to whoever still listens.
         let _ = timeout(LAST_ANSWERS, connections.idle()).await;
@@ -191,7 +204,7 @@ fn start(index: usize, blueprint: &Blueprint, upstreams: &Upstreams, via: &Via, 
             tokio::spawn(sweep(by_route, index));
             work(gateway, accepted, count, stages).await;
         });
-        // Whatever is left (a store's connection, a write in the background) has had its time.
+        // Whatever is left (a store's connection, a write that did not succeed) has had its time.
         runtime.shutdown_timeout(Duration::from_millis(100));
     })?;
     Ok(Worker { inbox, connections, thread: Some(thread) })

@@ -39,6 +39,8 @@ pub enum Fault {
     Stall,
     /// There is no room: `Full`.
     Full,
+    /// What is there cannot be read: `Corrupt`.
+    Damage,
 }
 
 /// A store around another one, with faults.
@@ -137,6 +139,7 @@ impl FaultyStore {
             None => inner.await,
             Some(Fault::Refuse) => Err(StoreError::NotApplied("refused on demand".into())),
             Some(Fault::Full) => Err(StoreError::Full("full on demand".into())),
+            Some(Fault::Damage) => Err(StoreError::Corrupt),
             Some(Fault::Lose) => Err(StoreError::MaybeApplied("lost on demand".into())),
             Some(Fault::Swallow) => {
                 inner.await?;

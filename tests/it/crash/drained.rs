@@ -50,6 +50,33 @@ fn a_lease_is_renewed_while_the_process_drains() {
 }
 
 #[test]
+fn an_outcome_that_could_not_be_recorded_is_written_before_the_process_ends() {
+    let redis = RedisServer::start();
+    let upstream = Upstream::start();
+    let setup = Setup::new(upstream.address, &redis.url());
+    let (mut leaving, staying) = (setup.start(), setup.start());
+    let answer = Signal::default();
+    upstream.then(Reply::status(201).field("x-execution", "1").body("execution 1").after(&answer));
+    let waiting = pay("k").send_aside(leaving.address);
+    upstream.wait_for_executions(1);
+    // It refuses to write.
+    redis.set("min-replicas-to-write", "1");
+    answer.give();
+    assert_is_execution(&waiting.end().expect("an answer"), 1, "unrecorded");
+    leaving.ask_to_end();
+    leaving.wait_for_line("draining");
+    // Until the lease ends is more time than an end needs.
+    eventually("the end of the lease", || {
+        let duplicate = pay("k").send(staying.address).expect("an answer");
+        (duplicate.outcome() == "outcome-unknown").then_some(())
+    });
+    redis.set("min-replicas-to-write", "0");
+    assert_eq!(leaving.end().code(), Some(0));
+    assert_is_execution(&pay("k").send(staying.address).expect("an answer"), 1, "replayed");
+    assert_eq!(attempts(&upstream), [1]);
+}
+
+#[test]
 fn after_the_grace_what_was_not_sent_is_released_and_what_was_sent_is_unknown() {
     let redis = RedisServer::start();
     let upstream = Upstream::start();

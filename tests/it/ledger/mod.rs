@@ -1,5 +1,6 @@
 //! The ledger over the memory store, in a time that passes when nobody is at work.
 
+mod background;
 mod claims;
 mod histories;
 mod operator;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use onceproxy::NotRecorded;
 use onceproxy::ledger::claim::{Recorded, Released};
-use onceproxy::ledger::store::{Notice, Store};
+use onceproxy::ledger::store::{Draft, Notice, Replaced, Store};
 use onceproxy::stores::conformance::faulty::{Call, Fault};
-use onceproxy::{Begun, State};
+use onceproxy::{Begun, State, Terms};
 use tokio::time::Instant;
 
 use super::{AT_ONCE, GRACE, LEASE, PATIENCE, Pair, hold, id, is_unknown, pass, retry, retry_after, win};
@@ -160,4 +160,30 @@ async fn release_by_an_owner_that_lost_the_key_frees_nothing() {
     let begun = pair.duplicate(&retry()).await;
     assert!(matches!(begun, Begun::InFlight { .. }), "{begun:?}");
     assert_eq!(second.complete("second").await.expect("it is recorded"), Recorded::Yes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn earlier_write_that_is_in_place_again_is_still_the_owners() {
+    let pair = Pair::new();
+    let claim = win(&pair.one, &hold()).await;
+    let created = pair.entry().await.expect("it is reserved");
+    // Some renewals later the store fails over to a replica that has not seen them.
+    pass(LEASE).await;
+    let present = pair.entry().await.expect("it is renewed");
+    assert_ne!(present.version, created.version);
+    let again = Draft { version: created.version, record: created.record };
+    let back = pair.store.replace(&id(), &present.version, &again, Notice::Skip).await;
+    assert_eq!(back.expect("memory answers"), Replaced::Done);
+    claim.complete("receipt").await.expect("it is recorded");
+    assert_eq!(pair.replayed().await, "receipt");
+}
+
+#[tokio::test(start_paused = true)]
+async fn terms_that_cannot_work_are_made_to() {
+    let pair = Pair::new();
+    let terms = Terms { lease: Duration::ZERO, retention: Duration::from_millis(1), ..hold() };
+    let claim = win(&pair.one, &terms).await;
+    pass(Duration::from_secs(30)).await;
+    assert!(matches!(pair.duplicate(&terms).await, Begun::InFlight { .. }), "nobody executes beside it");
+    claim.complete("receipt").await.expect("it is recorded");
 }

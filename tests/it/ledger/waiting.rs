@@ -196,3 +196,16 @@ async fn waiting_leaves_nothing_behind() {
     pass(AT_ONCE).await;
     assert_eq!(Arc::strong_count(&pair.faults), 2, "the test's handle and the first ledger's");
 }
+
+#[tokio::test(start_paused = true)]
+async fn waiter_that_meets_what_nobody_can_read_is_told_so() {
+    let pair = Pair::new();
+    let claim = win(&pair.other, &hold()).await;
+    let ledger = pair.one.clone();
+    let waiter = tokio::spawn(async move { ledger.begin(&id(), fingerprint(), &waiting(hold())).await });
+    pass(Duration::from_secs(3)).await;
+    pair.faults.fault_all(Call::Create, Fault::Damage);
+    let told = waiter.await.expect("no panic");
+    assert!(matches!(told, Err(onceproxy::StoreError::Corrupt)), "{told:?}");
+    drop(claim);
+}
