@@ -10,7 +10,8 @@
 //! 8 length of the outcome · the outcome · 4 CRC-32
 //! ```
 
-use std::cell::RefCell;
+mod version;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,73 +19,19 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::fingerprint::Fingerprint;
+use crate::record::version::VERSION_LENGTH;
+
+pub use crate::record::version::Version;
 
 const MAGIC: &[u8; 2] = b"OP";
 const FORMAT: u8 = 1;
 const FLAG_RETRY: u8 = 1;
-const VERSION_LENGTH: usize = 16;
 /// Version, magic, format, state, flags, attempt, three durations, fingerprint, status.
 const HEADER_LENGTH: usize = VERSION_LENGTH + 2 + 1 + 1 + 1 + 4 + 8 + 8 + 8 + 32 + 2;
 /// Two texts' lengths, the outcome's length, the checksum.
 const SHORTEST: usize = HEADER_LENGTH + 1 + 1 + 8 + 4;
 /// The longest route name and reason, in bytes.
 pub const MAX_LABEL_LENGTH: usize = 255;
-
-thread_local! {
-    static POOL: RefCell<RandomPool> = const { RefCell::new(RandomPool { bytes: [0; POOL_LENGTH], used: POOL_LENGTH }) };
-}
-
-/// How many random bytes are asked for at once.
-const POOL_LENGTH: usize = 64 * VERSION_LENGTH;
-
-/// Random bytes of the operating system, so many at once that a write does not cost a system call.
-struct RandomPool {
-    bytes: [u8; POOL_LENGTH],
-    used: usize,
-}
-
-impl RandomPool {
-    fn take(&mut self) -> [u8; VERSION_LENGTH] {
-        if self.used == POOL_LENGTH {
-            getrandom::fill(&mut self.bytes).expect("the operating system has random bytes");
-            self.used = 0;
-        }
-        let mut taken = [0; VERSION_LENGTH];
-        taken.copy_from_slice(&self.bytes[self.used..self.used + VERSION_LENGTH]);
-        self.used += VERSION_LENGTH;
-        taken
-    }
-}
-
-/// A random name for one write. A repeat of the write carries the same version, so that it is known again.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Version([u8; VERSION_LENGTH]);
-
-impl Version {
-    /// Picks a fresh one.
-    ///
-    /// # Panics
-    /// When the operating system has no random bytes, which a running one has.
-    pub fn random() -> Version {
-        POOL.with_borrow_mut(|pool| Version(pool.take()))
-    }
-
-    /// The version's bytes.
-    pub fn as_bytes(&self) -> &[u8; VERSION_LENGTH] {
-        &self.0
-    }
-
-    /// Rebuilds a version from its bytes.
-    pub fn from_bytes(bytes: [u8; VERSION_LENGTH]) -> Version {
-        Version(bytes)
-    }
-}
-
-impl fmt::Debug for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
 
 /// How far the execution under a key has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -262,7 +209,7 @@ impl Record {
     /// [`Unreadable`] when the bytes are of another format or damaged.
     pub fn decode(bytes: &Bytes) -> Result<(Version, Record), Unreadable> {
         let mut input = Input { bytes, at: 0 };
-        let version = Version(input.array()?);
+        let version = Version::from_bytes(input.array()?);
         if &input.array::<2>()? != MAGIC {
             return Err(Unreadable::Corrupt);
         }

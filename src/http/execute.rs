@@ -22,7 +22,7 @@ use super::answer::{self, Answer};
 use super::attempt::{Attempt, Gate, IDEMPOTENCY_ATTEMPT, IDEMPOTENCY_STATUS, NOT_EXECUTED};
 use super::body::{ClientBodyError, KeptBody, RequestBody, ResponseBody};
 use super::collect::{Collected, Excess, Overdraft, Stopped, collect};
-use super::drain::Drain;
+use super::drain::{Drain, Running};
 use super::keyed::{KeyPlace, Printer, joined, key_with_body, scope};
 use super::layer::Settings;
 use super::policy::{KeyRule, Policy, StoreDown};
@@ -148,7 +148,12 @@ impl<S> Execution<S> {
         let fingerprint = printer.finish(&collected.chunks);
         self.report.record = Some(id);
         let keyed = Keyed { parts, body: Collected::into(collected), key, id, fingerprint };
-        match self.detach(keyed).await {
+        // Counted before it is asked: either the end of the process waits for this one, or this one knows of the end.
+        let running = self.settings.drain.as_ref().map(Drain::begin);
+        if self.settings.drain.as_ref().is_some_and(Drain::is_over) {
+            return Ok(self.refuse(Refusal::ClaimLost));
+        }
+        match self.detach(keyed, running).await {
             Ok(response) => response,
             // The service panicked; whoever called it shall see that.
             Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
@@ -157,7 +162,11 @@ impl<S> Execution<S> {
     }
 
     /// Begins the execution in a task of its own. Not `async`: the caller's future would have room for the task's.
-    fn detach<B, R>(self, keyed: Keyed) -> JoinHandle<Result<Response<ResponseBody<R>>, S::Error>>
+    fn detach<B, R>(
+        self,
+        keyed: Keyed,
+        running: Option<Running>,
+    ) -> JoinHandle<Result<Response<ResponseBody<R>>, S::Error>>
     where
         S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
         S::Future: Send,
@@ -166,7 +175,6 @@ impl<S> Execution<S> {
         R: Body<Data = Bytes> + Send + Unpin + 'static,
         R::Error: Into<BoxError>,
     {
-        let running = self.settings.drain.as_ref().map(|drain| drain.begin());
         let execution = async move {
             let response = self.execute(keyed).await;
             drop(running);
@@ -210,7 +218,14 @@ impl<S> Execution<S> {
         if let (Ok(Begun::InFlight { retry_after }), Some(wait)) = (&begun, terms.wait) {
             self.report.waited = true;
             // Boxed: few wait, and the others would carry the room for it.
-            begun = Box::pin(ledger.begin_waiting(&keyed.id, keyed.fingerprint, terms, wait, *retry_after)).await;
+            let waiting = Box::pin(ledger.begin_waiting(&keyed.id, keyed.fingerprint, terms, wait, *retry_after));
+            let busy = Ok(Begun::InFlight { retry_after: *retry_after });
+            begun = tokio::select! {
+                biased;
+                // What ends then frees keys, which nobody here is to take.
+                () = over(self.settings.drain.as_ref()) => busy,
+                begun = waiting => begun,
+            };
         }
         begun
     }
@@ -262,16 +277,10 @@ impl<S> Execution<S> {
             let response = self.inner.call(request).await?;
             Ok(answer::capture(response, &settings.policy, &settings.budget).await)
         };
-        let over = async {
-            match &settings.drain {
-                Some(drain) => drain.over().await,
-                None => std::future::pending().await,
-            }
-        };
         let answer = tokio::select! {
             biased;
             answer = AssertUnwindSafe(work).catch_unwind() => answer,
-            () = over => {
+            () = over(settings.drain.as_ref()) => {
                 return Ok(match gate.passed.load(Ordering::Acquire) {
                     true => {
                         note(&settings.policy, claim.unknown("drained").await);
@@ -377,6 +386,14 @@ impl<S> Execution<S> {
         let terms = self.settings.policy.terms.clone();
         let begun = Box::pin(self.settings.ledger.follow(id, fingerprint, &terms)).await;
         self.answer_duplicate(begun)
+    }
+}
+
+/// Waits until there is no more time.
+async fn over(drain: Option<&Drain>) {
+    match drain {
+        Some(drain) => drain.over().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::ledger::store::{Created, Draft, Entry, Notice, Replaced, StoreError};
 use crate::ledger::take_back::TakeBack;
 use crate::ledger::terms::{MIN_LEASE, Terms};
 use crate::ledger::{Begun, Ledger, Shared};
-use crate::record::{Record, State};
+use crate::record::{Record, State, Version};
 use crate::scope::RecordId;
 
 /// How often one call may lose a race before it says that the key is busy.
@@ -172,7 +172,8 @@ impl Ledger {
                 Ok(Created::New) => {
                     guard.disarm();
                     let unexecuted = unexecuted(previous.map(|entry| entry.record.state));
-                    return Ok(Reserved::Won(self.claim(id, draft, unexecuted, sent, terms)));
+                    let late = doubtful.then_some(draft.version).into_iter().collect();
+                    return Ok(Reserved::Won(self.claim(id, draft, unexecuted, late, sent, terms)));
                 }
                 Ok(Created::Existing(entry)) => {
                     if !doubtful {
@@ -195,7 +196,15 @@ impl Ledger {
     }
 
     /// Begins to keep a claim that was won by a write that was sent at this instant.
-    fn claim(&self, id: &RecordId, draft: Draft, unexecuted: Unexecuted, sent: Instant, terms: &Terms) -> Claim {
+    fn claim(
+        &self,
+        id: &RecordId,
+        draft: Draft,
+        unexecuted: Unexecuted,
+        late: Vec<Version>,
+        sent: Instant,
+        terms: &Terms,
+    ) -> Claim {
         let lease = Arc::new(LeaseClock::begin(sent, draft.record.lease));
         let (orders, inbox) = oneshot::channel();
         let claim = Claim::new(*id, draft.record.attempt, lease.clone(), unexecuted, self.shared.clone(), orders);
@@ -207,6 +216,7 @@ impl Ledger {
             retention: terms.retention,
             current: draft.version,
             written: VecDeque::from([draft.version]),
+            late,
             pending: None,
             lease,
             unexecuted,

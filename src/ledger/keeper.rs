@@ -12,9 +12,11 @@ use tracing::{debug, warn};
 
 use crate::failpoint;
 use crate::ledger::Shared;
+use crate::ledger::background::Underway;
 use crate::ledger::claim::{Fate, LeaseClock, NotRecorded, Order, Outcome, Recorded};
 use crate::ledger::judge::{Footing, Unexecuted, footing};
 use crate::ledger::store::{Created, Draft, Notice, Replaced, Store, StoreError};
+use crate::ledger::take_back::Undo;
 use crate::record::{Record, State, Version};
 use crate::scope::RecordId;
 
@@ -37,6 +39,8 @@ pub(super) struct Keeper {
     pub(super) current: Version,
     /// The versions of its writes so far, the latest last: after a failover an earlier one may be in place again.
     pub(super) written: VecDeque<Version>,
+    /// Creates of which the answer was lost: they may still be on their way.
+    pub(super) late: Vec<Version>,
     /// A renewal of which the answer was lost, and when it was first sent.
     pub(super) pending: Option<(Draft, Instant)>,
     pub(super) lease: Arc<LeaseClock>,
@@ -196,7 +200,10 @@ impl Keeper {
     async fn remove(&mut self) -> ControlFlow<Result<Recorded, NotRecorded>, StoreError> {
         for _ in 0..MAX_STALE {
             let entry = match self.store.remove(&self.id, &self.current, self.notice).await {
-                Ok(Replaced::Done | Replaced::Stale(None)) => return ControlFlow::Break(Ok(Recorded::Yes)),
+                Ok(Replaced::Done | Replaced::Stale(None)) => {
+                    self.take_back_what_is_late();
+                    return ControlFlow::Break(Ok(Recorded::Yes));
+                }
                 Ok(Replaced::Stale(Some(entry))) => entry,
                 Err(error) => return ControlFlow::Continue(error),
             };
@@ -208,6 +215,20 @@ impl Keeper {
             }
         }
         ControlFlow::Continue(StoreError::NotApplied("the record keeps changing under the removal".into()))
+    }
+
+    /// Where no record is, a create that arrives late makes one: the key would be held by nobody.
+    fn take_back_what_is_late(&mut self) {
+        for version in std::mem::take(&mut self.late) {
+            let undo = Undo {
+                store: self.store.clone(),
+                shared: self.shared.clone(),
+                id: self.id,
+                draft: Draft { version, record: self.record.clone() },
+                previous: None,
+            };
+            tokio::spawn(undo.again(Underway::begin(&self.shared)));
+        }
     }
 
     /// Puts a draft in the place of whatever is ours.
@@ -225,14 +246,20 @@ impl Keeper {
                     return Ok(if reclaimed { Written::Reclaimed } else { Written::Done });
                 }
                 Replaced::Stale(Some(entry)) => entry,
-                Replaced::Stale(None) => match self.store.create(&self.id, draft).await.map_err(WriteError::Store)? {
-                    Created::New => {
+                Replaced::Stale(None) => match self.store.create(&self.id, draft).await {
+                    Ok(Created::New) => {
                         self.current = draft.version;
                         self.shared.alarms.recreated();
                         warn!(record = %self.id.prefix(), "the record of a running claim had vanished from the store");
                         return Ok(Written::Recreated);
                     }
-                    Created::Existing(entry) => entry,
+                    Ok(Created::Existing(entry)) => entry,
+                    Err(error) => {
+                        if matches!(error, StoreError::MaybeApplied(_)) && !self.late.contains(&draft.version) {
+                            self.late.push(draft.version);
+                        }
+                        return Err(WriteError::Store(error));
+                    }
                 },
             };
             match footing(self.written.make_contiguous(), self.record.attempt, &self.record.fingerprint, &entry) {

@@ -1,4 +1,5 @@
-//! Taking back a reserve that ended in a refusal: otherwise a lost answer would hold the key for the whole retention.
+//! Taking back a reserve that ended in a refusal, or that arrives when its claim has been released: otherwise a lost
+//! answer would hold the key for the whole retention.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +18,14 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// Undoes a reserve when it is dropped before it is disarmed: after a refusal, and when the caller went away.
 pub(super) struct TakeBack(Option<Undo>);
 
-struct Undo {
-    store: Arc<dyn Store>,
-    shared: Arc<Shared>,
-    id: RecordId,
-    draft: Draft,
+/// How a write is undone.
+pub(super) struct Undo {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: RecordId,
+    pub(super) draft: Draft,
     /// What stood there before a take-over.
-    previous: Option<Record>,
+    pub(super) previous: Option<Record>,
 }
 
 impl TakeBack {
@@ -54,11 +56,16 @@ impl Drop for TakeBack {
 }
 
 impl Undo {
-    /// Undoes, and does so again later: a command that was on its way may arrive after the first undoing. The end of
-    /// the process waits for what is likely, not for the last time.
+    /// Undoes, and does so again later.
     async fn run(self, underway: Underway) {
+        self.undo_after(Duration::ZERO, Instant::now()).await;
+        self.again(underway).await;
+    }
+
+    /// Undoes what arrives later: a command may be on its way although it has been repeated, or undone. The end of the
+    /// process waits for what is likely, not for the last time.
+    pub(super) async fn again(self, underway: Underway) {
         let began = Instant::now();
-        self.undo_after(Duration::ZERO, began).await;
         self.undo_after(self.shared.patience, began).await;
         drop(underway);
         self.undo_after(self.draft.record.lease, began).await;

@@ -1,6 +1,7 @@
 //! The layer through its public API: what a client sees, line by line, in process and over real sockets.
 
 mod axum;
+mod drained;
 mod faulty;
 mod fingerprints;
 mod keys;

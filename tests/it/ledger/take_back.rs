@@ -1,5 +1,6 @@
 //! A reserve that ended in a refusal, or whose caller went away, does not hold the key.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -102,7 +103,7 @@ async fn taking_back_touches_nobody_elses_record() {
 #[tokio::test(start_paused = true)]
 async fn create_that_arrives_after_it_was_taken_back_is_taken_back_again() {
     for arrives_after in [AT_ONCE, PATIENCE + AT_ONCE] {
-        let store = Arc::new(Late { inner: MemoryStore::new(), waiting: Mutex::default() });
+        let store = Late::new(|_| true);
         let ledger = Ledger::over(store.clone()).patience(PATIENCE);
         ledger.begin(&id(), fingerprint(), &hold()).await.expect_err("it is refused");
         pass(arrives_after).await;
@@ -111,6 +112,37 @@ async fn create_that_arrives_after_it_was_taken_back_is_taken_back_again() {
         pass(LEASE + AT_ONCE).await;
         assert_eq!(store.load(&id()).await.expect("memory answers"), None, "after {arrives_after:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn create_that_arrives_after_its_repeat_was_released_is_taken_back() {
+    for arrives_after in [AT_ONCE, PATIENCE + AT_ONCE] {
+        let store = Late::new(|number| number == 0);
+        let ledger = Ledger::over(store.clone()).patience(PATIENCE);
+        win(&ledger, &hold()).await.release().await.expect("it is released");
+        assert_eq!(store.load(&id()).await.expect("memory answers"), None);
+        pass(arrives_after).await;
+        store.arrive().await;
+        assert!(store.load(&id()).await.expect("memory answers").is_some());
+        pass(LEASE + AT_ONCE).await;
+        assert_eq!(store.load(&id()).await.expect("memory answers"), None, "after {arrives_after:?}");
+        ledger.idle().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewal_of_a_vanished_record_that_arrives_after_the_release_is_taken_back() {
+    let store = Late::new(|number| number == 1);
+    let ledger = Ledger::over(store.clone()).patience(PATIENCE);
+    let claim = win(&ledger, &hold()).await;
+    let entry = store.load(&id()).await.expect("memory answers").expect("it is there");
+    store.remove(&id(), &entry.version, Notice::Skip).await.expect("memory answers");
+    pass(LEASE / 3 + Duration::from_millis(1)).await;
+    claim.release().await.expect("it is released");
+    store.arrive().await;
+    assert!(store.load(&id()).await.expect("memory answers").is_some());
+    pass(LEASE + PATIENCE + AT_ONCE).await;
+    assert_eq!(store.load(&id()).await.expect("memory answers"), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,13 +174,19 @@ async fn lease_of_a_repeated_create_counts_from_its_first_sending() {
     assert!(!claim.holds());
 }
 
-/// A store whose creates are on their way until they are let through.
+/// A store of which some creates, by their number, are on their way until they are let through.
 struct Late {
     inner: MemoryStore,
+    is_late: fn(usize) -> bool,
+    creates: AtomicUsize,
     waiting: Mutex<Vec<(RecordId, Draft)>>,
 }
 
 impl Late {
+    fn new(is_late: fn(usize) -> bool) -> Arc<Late> {
+        Arc::new(Late { inner: MemoryStore::new(), is_late, creates: AtomicUsize::new(0), waiting: Mutex::default() })
+    }
+
     async fn arrive(&self) {
         let waiting = std::mem::take(&mut *self.waiting.lock().expect("nobody panics"));
         for (id, draft) in waiting {
@@ -159,6 +197,9 @@ impl Late {
 
 impl Store for Late {
     fn create<'a>(&'a self, id: &'a RecordId, draft: &'a Draft) -> StoreFuture<'a, Created> {
+        if !(self.is_late)(self.creates.fetch_add(1, Ordering::Relaxed)) {
+            return self.inner.create(id, draft);
+        }
         self.waiting.lock().expect("nobody panics").push((*id, draft.clone()));
         Box::pin(async { Err(StoreError::MaybeApplied("on its way".into())) })
     }
