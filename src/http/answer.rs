@@ -7,7 +7,7 @@ use std::io;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::response::Parts;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
 
 use super::attempt::{Disposition, IDEMPOTENCY_OUTCOME, IDEMPOTENCY_REPLAYED, IDEMPOTENCY_STATUS, NOT_EXECUTED};
@@ -20,6 +20,9 @@ use super::replay::{Recorded, Recording, keep_end_to_end, remove_hop_by_hop, spl
 use crate::ledger::claim::Outcome;
 
 type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Below this many bytes an outcome is no larger than what a store has to take anyway.
+const SMALL: usize = 16 * 1024;
 
 /// What a service's response says, and the response as it goes to the first client.
 pub(super) enum Answer<R> {
@@ -106,16 +109,21 @@ fn whole<R>(word: Word, mut head: Parts, collected: Collected, policy: &Policy) 
         Word::Executed => recording.encode(),
         Word::NotExecuted(_) | Word::Unknown(_) => Bytes::new(),
     };
+    let fallback = (bytes.len() > SMALL).then(|| Box::new(not_stored(head.status, &recording.headers)));
     let mut response = recording.deliver(Some(collected.reserved));
     response.headers_mut().extend(dropped);
     *response.extensions_mut() = head.extensions;
-    word.of(Outcome { bytes, status: head.status.as_u16(), remark: "" }, response)
+    word.of(Outcome { bytes, status: head.status.as_u16(), remark: "", fallback }, response)
+}
+
+fn not_stored(status: StatusCode, headers: &HeaderMap) -> Outcome {
+    let bytes = Recorded::encode_not_stored(status, headers);
+    Outcome { bytes, status: status.as_u16(), remark: "response-not-stored", fallback: None }
 }
 
 fn too_large<R>(word: Word, mut head: Parts, rewound: Rewound<R>) -> Answer<R> {
     remove_ours(&mut head.headers);
-    let bytes = Recorded::encode_not_stored(head.status, &head.headers);
-    let outcome = Outcome { bytes, status: head.status.as_u16(), remark: "response-not-stored" };
+    let outcome = not_stored(head.status, &head.headers);
     word.of(outcome, Response::from_parts(head, ResponseBody::rewound(rewound)))
 }
 

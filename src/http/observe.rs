@@ -154,7 +154,7 @@ async fn watch(settings: Arc<Settings>, id: RecordId, fingerprint: Fingerprint, 
     };
     let (would, ended) = match ended.await {
         Ok((Word::Executed, status)) => {
-            let outcome = Outcome { bytes: Bytes::new(), status, remark: "observed" };
+            let outcome = Outcome { bytes: Bytes::new(), status, remark: "observed", fallback: None };
             ("executed", claim.complete(outcome).await.map(drop))
         }
         Ok((Word::NotExecuted(would), _)) => match claim.release().await {

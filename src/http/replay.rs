@@ -121,7 +121,7 @@ impl Recording {
         keep_end_to_end(&mut headers);
         let chunks = if body.is_empty() { Vec::new() } else { vec![body] };
         let recording = Recording { status, headers, chunks, trailers: None };
-        Outcome { bytes: recording.encode(), status: status.as_u16(), remark: "" }
+        Outcome { bytes: recording.encode(), status: status.as_u16(), remark: "", fallback: None }
     }
 
     /// The response that the first client and every later one gets.

@@ -57,6 +57,9 @@ pub struct Outcome {
     pub status: u16,
     /// A remark for the operator.
     pub remark: &'static str,
+    /// A small outcome to record in its place, should the store refuse this one again and again while it takes smaller
+    /// writes. Without one the write is repeated for the whole retention.
+    pub fallback: Option<Box<Outcome>>,
 }
 
 /// An outcome that was recorded.
@@ -241,7 +244,7 @@ impl fmt::Debug for Outcome {
 
 impl<T: Into<Bytes>> From<T> for Outcome {
     fn from(bytes: T) -> Outcome {
-        Outcome { bytes: bytes.into(), status: 0, remark: "" }
+        Outcome { bytes: bytes.into(), status: 0, remark: "", fallback: None }
     }
 }
 

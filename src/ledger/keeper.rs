@@ -27,6 +27,9 @@ const MAX_STALE: u32 = 8;
 /// How many versions a claim remembers; a store that loses more of the latest writes than that has lost the claim.
 const MAX_WRITTEN: usize = 1024;
 
+/// How often an outcome fails while renewals pass, until its fallback is recorded.
+const MAX_REFUSALS: u32 = 5;
+
 pub(super) struct Keeper {
     pub(super) store: Arc<dyn Store>,
     pub(super) shared: Arc<Shared>,
@@ -118,11 +121,16 @@ impl Keeper {
     /// writing goes on, with renewals between, until the record would have been forgotten anyway.
     async fn finish(mut self, order: Order) {
         // Under way until the end of this function.
-        let Order { fate, answer, underway: _underway } = order;
+        let Order { mut fate, answer, underway: _underway } = order;
+        let mut fallback = match &mut fate {
+            Fate::Completed(outcome) => outcome.fallback.take(),
+            Fate::Unknown(_) | Fate::Released => None,
+        };
         let began = Instant::now();
         let mut answer = Some(answer);
         let mut pause = FIRST_PAUSE;
-        let draft = self.last_word(fate);
+        let mut refusals = 0;
+        let mut draft = self.last_word(fate);
         loop {
             let error = match self.write_last_word(draft.as_ref()).await {
                 ControlFlow::Break(result) => {
@@ -154,8 +162,18 @@ impl Keeper {
             pause = (pause * 2).min(self.record.lease / 3);
             // A large outcome may fail where a small renewal passes: the key stays in flight meanwhile. The pause is a
             // third of the lease at most, so that another third is left when it is noticed.
-            if self.lease.ends_within(self.record.lease * 2 / 3) {
-                let _ = self.renew().await;
+            let is_due = self.lease.ends_within(self.record.lease * 2 / 3);
+            let is_told = answer.is_none();
+            if is_due || is_told && fallback.is_some() {
+                let renewed = self.renew().await;
+                refusals += u32::from(is_told && renewed.is_ok());
+            }
+            // An outcome that is still on its way expects the version that this renewal has replaced.
+            if refusals >= MAX_REFUSALS
+                && let Some(fallback) = fallback.take()
+            {
+                warn!(record = %self.id.prefix(), "the store takes smaller writes only: the outcome is not kept whole");
+                draft = self.last_word(Fate::Completed(*fallback));
             }
         }
     }
@@ -165,7 +183,7 @@ impl Keeper {
         let kept = Record { keep: self.retention, ..self.record.clone() };
         let not_executed = Arc::from("not-executed");
         Some(Draft::new(match fate {
-            Fate::Completed(Outcome { bytes, status, remark }) => {
+            Fate::Completed(Outcome { bytes, status, remark, fallback: _ }) => {
                 Record { state: State::Completed, outcome: bytes, status, reason: Arc::from(remark), ..kept }
             }
             Fate::Unknown(reason) => Record { state: State::Unknown, reason, ..kept },

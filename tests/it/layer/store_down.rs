@@ -1,13 +1,17 @@
 //! A store that is away, full, damaged, or loses its answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Response;
 use onceproxy::http::policy::StoreDown;
+use onceproxy::stores::conformance::faulty::{Fault as Refusal, FaultyStore as NarrowStore};
+use onceproxy::stores::memory::MemoryStore;
 use onceproxy::{Attempt, Fingerprint, Ledger, Policy, Record, State};
+use tokio::time::timeout;
 
 use crate::layer::faulty::{Fault, FaultyStore};
-use crate::layer::stand::{Effect, PATIENCE, Stand, always, charge, counting, created};
+use crate::layer::stand::{Effect, PATIENCE, Stand, always, charge, counting, created, full};
 
 /// How long the ledgers of these tests put up with a failing store.
 const SHORT: Duration = Duration::from_millis(50);
@@ -127,6 +131,26 @@ async fn an_answer_that_cannot_be_recorded_leaves_and_is_recorded_later() {
     let again = stand.send(charge("k", "100")).await;
     again.is_replayed();
     assert_eq!(again.body, "charge 1");
+    assert_eq!(stand.executions(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_stays_too_large_for_the_store_is_recorded_as_not_stored() {
+    let store = MemoryStore::new();
+    let narrow = Arc::new(NarrowStore::new(Arc::new(store.clone())));
+    narrow.fault_larger_than(16 * 1024, Refusal::Refuse);
+    let handler = |_| async {
+        let response = Response::builder().status(201).header("location", "/charges/1");
+        Ok(response.body(full("x".repeat(20_000))).expect("a response"))
+    };
+    let stand = Stand::with(store, Ledger::over(narrow), |layer| layer.policy(Policy::required()), handler);
+    let first = stand.send(charge("k", "100")).await;
+    assert_eq!((first.status_field(), first.body.len()), ("unrecorded", 20_000));
+    timeout(PATIENCE * 3, stand.ledger.idle()).await.expect("it does not try for ever");
+    let again = stand.send(charge("k", "100")).await;
+    again.is_refusal(409, "response-not-stored", Effect::Perhaps);
+    let problem = again.problem();
+    assert_eq!((&problem["original_status"], &problem["location"]), (&201.into(), &"/charges/1".into()));
     assert_eq!(stand.executions(), 1);
 }
 

@@ -10,7 +10,7 @@ use onceproxy::{Begun, Claim, Fingerprint, NotRecorded, State, StoreError};
 use super::{AT_ONCE, LEASE, Pair, hold, id, pass, win};
 
 fn settlement() -> Decision {
-    Decision::Settle(Outcome { bytes: "settled".into(), status: 201, remark: "" })
+    Decision::Settle(Outcome { bytes: "settled".into(), status: 201, remark: "", fallback: None })
 }
 
 /// A key under a dead lease, whose owner is only cut off.

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use onceproxy::NotRecorded;
-use onceproxy::ledger::claim::{Recorded, Released};
+use onceproxy::ledger::claim::{Outcome, Recorded, Released};
 use onceproxy::ledger::store::{Draft, Notice, Replaced, Store};
 use onceproxy::stores::conformance::faulty::{Call, Fault};
 use onceproxy::{Begun, State, Terms};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{AT_ONCE, GRACE, LEASE, PATIENCE, Pair, hold, id, is_unknown, pass, retry, retry_after, win};
 
@@ -95,6 +95,53 @@ async fn completion_that_only_fails_for_its_size_keeps_its_key_in_flight() {
     }
     pair.faults.heal();
     pass(LEASE).await;
+    assert_eq!(pair.replayed().await, "receipt");
+}
+
+/// An outcome of 7 bytes with a fallback of 2.
+fn large() -> Outcome {
+    Outcome { fallback: Some(Box::new(Outcome::from("no"))), ..Outcome::from("receipt") }
+}
+
+#[tokio::test(start_paused = true)]
+async fn outcome_that_never_fits_gives_way_to_its_fallback() {
+    for fault in [Fault::Refuse, Fault::Lose, Fault::Full] {
+        let pair = Pair::new();
+        let claim = win(&pair.one, &hold()).await;
+        pair.faults.fault_larger_than(3, fault);
+        let recorded = claim.complete(large()).await;
+        assert!(matches!(recorded, Err(NotRecorded::Unrecorded(_))), "{fault:?}: {recorded:?}");
+        timeout(LEASE * 3, pair.one.idle()).await.expect("it does not try for ever");
+        assert!(pair.faults.count(fault) >= 5, "{fault:?}: given up after {}", pair.faults.count(fault));
+        assert_eq!(pair.replayed().await, "no", "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn outcome_does_not_give_way_while_the_store_takes_nothing() {
+    for fault in [Fault::Refuse, Fault::Lose, Fault::Swallow] {
+        let pair = Pair::new();
+        let claim = win(&pair.one, &hold()).await;
+        pair.faults.fault_all(Call::Replace, fault);
+        claim.complete(large()).await.expect_err("it is not recorded");
+        pass(LEASE * 10).await;
+        pair.faults.heal();
+        pass(LEASE).await;
+        assert_eq!(pair.replayed().await, "receipt", "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn outcome_that_is_in_place_does_not_give_way() {
+    let pair = Pair::new();
+    let claim = win(&pair.one, &hold()).await;
+    // It is written, and nobody is told.
+    pair.faults.fault_larger_than(3, Fault::Swallow);
+    claim.complete(large()).await.expect_err("nobody knows that it is recorded");
+    pass(LEASE * 10).await;
+    assert_eq!(pair.replayed().await, "receipt");
+    pair.faults.heal();
+    timeout(LEASE, pair.one.idle()).await.expect("it finds itself in place");
     assert_eq!(pair.replayed().await, "receipt");
 }
 
