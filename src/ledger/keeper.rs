@@ -252,7 +252,10 @@ impl Keeper {
     /// Puts a draft in the place of whatever is ours.
     async fn write(&mut self, draft: &Draft, overwrite: Overwrite, notice: Notice) -> Result<Written, WriteError> {
         let mut reclaimed = false;
-        self.remember(draft.version);
+        // A last word is not: a renewal that finds it in place must leave it there.
+        if draft.record.state == State::InFlight {
+            self.remember(draft.version);
+        }
         for _ in 0..MAX_STALE {
             let mut replace = self.store.replace(&self.id, &self.current, draft, notice);
             if draft.record.state == State::Completed {

@@ -234,3 +234,21 @@ async fn terms_that_cannot_work_are_made_to() {
     assert!(matches!(pair.duplicate(&terms).await, Begun::InFlight { .. }), "nobody executes beside it");
     claim.complete("receipt").await.expect("it is recorded");
 }
+
+#[tokio::test(start_paused = true)]
+async fn outcome_that_is_recorded_is_never_undone_by_its_own_owner() {
+    let pair = Pair::new();
+    let claim = win(&pair.one, &hold()).await;
+    // It arrives, and no answer ever comes back; renewals get through.
+    pair.faults.fault_larger_than(100, Fault::Swallow);
+    let outcome = "receipt ".repeat(100);
+    let told = claim.complete(outcome.clone()).await;
+    assert!(matches!(told, Err(NotRecorded::Unrecorded(_))), "{told:?}");
+    // From now on not even that: what is in place has to stay there.
+    pair.faults.fault_larger_than(100, Fault::Lose);
+    for _ in 0..40 {
+        pass(LEASE / 10).await;
+        assert_eq!(pair.entry().await.expect("it is there").record.state, State::Completed);
+    }
+    assert_eq!(pair.replayed().await, outcome);
+}
