@@ -20,14 +20,15 @@ use tracing::{Instrument, debug, warn};
 
 use super::answer::{self, Answer};
 use super::attempt::{Attempt, Gate, IDEMPOTENCY_ATTEMPT, IDEMPOTENCY_STATUS, NOT_EXECUTED};
-use super::body::{ClientBodyError, KeptBody, RequestBody, ResponseBody};
-use super::collect::{Collected, Excess, Overdraft, Stopped, collect};
+use super::body::{KeptBody, RequestBody, ResponseBody};
+use super::collect::{Collected, Overdraft, Stopped, collect};
 use super::drain::{Drain, Running};
 use super::keyed::{KeyPlace, Printer, joined, key_with_body, scope};
 use super::layer::Settings;
 use super::policy::{KeyRule, Policy, StoreDown};
 use super::refusal::{Refusal, Refused};
 use super::replay;
+use super::reply::{refusal_for_broken, refusal_for_excess, refuse, without_ours};
 use super::report::Report;
 use crate::failpoint;
 use crate::fingerprint::Fingerprint;
@@ -80,15 +81,6 @@ impl<S> Execution<S> {
         }
         self.report(status, response)
     }
-}
-
-/// Makes the response to a refusal, with a report for logs and metrics.
-pub(super) fn refuse(refusal: Refusal, policy: &Policy, report: Option<Report>) -> Response<Bytes> {
-    let outcome = refusal.code();
-    let mut response = refusal.into_response(policy.docs_url.as_deref());
-    let report = report.unwrap_or(Report { outcome, record: None, waited: false, store_time: Duration::ZERO });
-    response.extensions_mut().insert(Report { outcome, ..report });
-    response
 }
 
 impl<S> Execution<S> {
@@ -400,30 +392,5 @@ async fn over(drain: Option<&Drain>) {
 fn note(policy: &Policy, result: Result<Recorded, NotRecorded>) {
     if let Err(error) = result {
         warn!(route = %policy.terms.route, %error, "the end of an execution was not recorded");
-    }
-}
-
-/// A response that goes on as it comes, but without the fields that only this layer may set. A refusal of ours keeps
-/// them.
-pub(super) fn without_ours<R>(mut response: Response<R>) -> Response<ResponseBody<R>> {
-    if response.extensions().get::<Refused>().is_none() {
-        answer::remove_ours(response.headers_mut());
-    }
-    response.map(ResponseBody::passed)
-}
-
-/// The refusal for a request body that cannot be held.
-pub(super) fn refusal_for_excess(excess: Excess, limit: usize) -> Refusal {
-    match excess {
-        Excess::Limit => Refusal::BodyTooLarge(limit as u64),
-        Excess::Budget => Refusal::Overloaded,
-    }
-}
-
-/// The refusal for a request body that broke.
-pub(super) fn refusal_for_broken(error: BoxError) -> Refusal {
-    match error.downcast_ref::<ClientBodyError>() {
-        Some(ClientBodyError::TooSlow) => Refusal::RequestTimeout,
-        _ => Refusal::BadRequest("The request body is not what its framing promised.".into()),
     }
 }

@@ -17,6 +17,7 @@ pub mod observe;
 pub mod policy;
 pub mod refusal;
 pub(crate) mod replay;
+mod reply;
 pub mod report;
 pub mod service;
 

@@ -14,12 +14,13 @@ use tower_service::Service;
 
 use super::attempt::{Attempt, IDEMPOTENCY_ATTEMPT, IDEMPOTENCY_REPLAYED, IDEMPOTENCY_STATUS};
 use super::body::{RequestBody, ResponseBody};
-use super::execute::{Execution, without_ours};
+use super::execute::Execution;
 use super::keyed::{KeyPlace, key_in_head};
 use super::layer::Settings;
 use super::observe;
 use super::policy::{KeyRule, Mode};
 use super::refusal::Refusal;
+use super::reply::{self, without_ours};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 type Held<R, E> = Pin<Box<dyn Future<Output = Result<Response<ResponseBody<R>>, E>> + Send>>;
@@ -161,7 +162,7 @@ impl<S: Clone> Idempotency<S> {
     }
 
     fn refuse<F, R, E>(&self, refusal: Refusal) -> ResponseFuture<F, R, E> {
-        let response = super::execute::refuse(refusal, &self.settings.policy, None);
+        let response = reply::refuse(refusal, &self.settings.policy, None);
         ResponseFuture { way: Way::Refused { response: Some(response) } }
     }
 }
