@@ -79,7 +79,8 @@ impl Keeper {
                 order = &mut orders => break order,
                 () = sleep_until(renew_at), if !lost => {}
             }
-            match self.renew().await {
+            // Boxed, as what comes at the end: most claims only wait here, and every one is moved into its task.
+            match Box::pin(self.renew()).await {
                 Ok(sent) => {
                     pause = FIRST_PAUSE;
                     renew_at = sent + third;
@@ -97,7 +98,7 @@ impl Keeper {
                 }
             }
         };
-        self.finish(order.expect("a claim that goes away says so")).await;
+        Box::pin(self.finish(order.expect("a claim that goes away says so"))).await;
     }
 
     /// Begins the lease anew; gives the instant from which it counts.
