@@ -57,10 +57,12 @@ async fn calls_that_come_together_share_a_commit() {
     for created in futures_util::future::join_all(writes).await {
         assert_eq!(created.expect("it writes"), Created::New);
     }
-    assert_eq!(commits(&path) - before, 2, "one commit of {MAX_BATCH} changes, one of the rest");
+    // The writer took what was there when it first looked, then a full group, then the rest, if there was one.
+    let together = commits(&path) - before;
+    assert!((2..=3).contains(&together), "{together} commits of at most {MAX_BATCH} changes");
     // A call that comes alone has a commit of its own, and waits for no other.
     store.replace(&ids[0], &draft.version, &completed("x"), Notice::Skip).await.expect("it writes");
-    assert_eq!(commits(&path) - before, 3);
+    assert_eq!(commits(&path) - before, together + 1);
 }
 
 #[tokio::test]
