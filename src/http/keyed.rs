@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName};
 use percent_encoding::percent_decode;
 
-use super::attempt::PathParams;
+use super::attempt::{ClientCert, PathParams};
 use super::policy::{BodyForm, FingerprintPart, FingerprintRule, KeySource, Policy, ScopeSource};
 use super::refusal::Refusal;
 use crate::fingerprint::json::{self, NotJson, Pointer, Scalar};
@@ -173,6 +173,10 @@ pub(super) fn scope(policy: &Policy, parts: &Parts) -> Result<Scope, Refusal> {
                 let params = parts.extensions.get::<PathParams>().map(|params| params.0.as_slice()).unwrap_or_default();
                 let values = params.iter().filter(|(found, _)| found == name).map(|(_, value)| value.as_bytes());
                 named(scope, source, values.peekable(), || format!("path parameter {name}"))?
+            }
+            ScopeSource::ClientCert => {
+                let holder = parts.extensions.get::<ClientCert>().map(|holder| &holder.0);
+                named(scope, source, holder.into_iter().peekable(), || "client certificate".to_owned())?
             }
             ScopeSource::Custom { name, find } => {
                 named(scope, source, find(parts).into_iter().peekable(), || name.to_string())?

@@ -21,7 +21,7 @@ mod reply;
 pub mod report;
 pub mod service;
 
-pub use attempt::{Attempt, Disposition};
+pub use attempt::{Attempt, ClientCert, Disposition};
 pub use layer::IdempotencyLayer;
 pub use policy::Policy;
 pub use service::Idempotency;

@@ -10,10 +10,13 @@ mod shipped;
 mod warned;
 
 use std::io;
+use std::sync::LazyLock;
 
 use onceproxy::config::diagnostic::{Diagnostic, Position, Severity, Span};
 use onceproxy::config::load::{Overrides, Report, load};
 use onceproxy::config::secret::Lookups;
+
+use crate::support::certificates::{Authority, Identity};
 
 /// A file without errors and without warnings, for tests to break.
 const GOOD: &str = r#"version = 1
@@ -42,7 +45,13 @@ path = "/{*rest}"
 upstream = "api"
 "#;
 
-/// Loads a text with one environment variable and one file to take secrets from.
+/// What is in `clients.pem`, in `cert.pem` and `key.pem`, and in `other-key.pem`.
+static CERTIFICATES: LazyLock<(String, Identity, String)> = LazyLock::new(|| {
+    let authority = Authority::new("clients");
+    (authority.pem(), authority.issue("proxy"), authority.issue("other").key)
+});
+
+/// Loads a text with one environment variable to take secrets from, and some files.
 fn load_text(text: &str) -> Report {
     load_with(text, &Overrides::default())
 }
@@ -53,6 +62,10 @@ fn load_with(text: &str, overrides: &Overrides) -> Report {
         file: &|path| match path.to_str() {
             Some("token.txt") => Ok("from-file\n".to_owned()),
             Some("empty.txt") => Ok("\n".to_owned()),
+            Some("clients.pem") => Ok(CERTIFICATES.0.clone()),
+            Some("cert.pem") => Ok(CERTIFICATES.1.cert.clone()),
+            Some("key.pem") => Ok(CERTIFICATES.1.key.clone()),
+            Some("other-key.pem") => Ok(CERTIFICATES.2.clone()),
             _ => Err(io::Error::from(io::ErrorKind::NotFound)),
         },
     };

@@ -1,5 +1,7 @@
 //! What a gateway owes, in raw bytes: the numbers are those of the requirements in the proxy's HTTP page.
 
+mod certificates;
+mod crowd;
 mod fields;
 mod forwarding;
 mod framing;
@@ -8,3 +10,5 @@ mod limits;
 pub mod raw;
 mod replay;
 mod targets;
+mod tls;
+mod unix;

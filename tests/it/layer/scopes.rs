@@ -2,6 +2,7 @@
 
 use http::Request;
 use onceproxy::Policy;
+use onceproxy::http::ClientCert;
 use onceproxy::http::attempt::PathParams;
 use onceproxy::http::policy::ScopeSource;
 
@@ -136,12 +137,29 @@ async fn a_function_finds_the_scope_in_the_extensions() {
 }
 
 #[tokio::test]
+async fn the_certificates_subject_is_found_in_the_extensions() {
+    let stand = scoped(ScopeSource::ClientCert);
+    let of = |subject: &'static str| {
+        move || {
+            let mut request = charge("k", "100");
+            request.extensions_mut().insert(ClientCert(subject.into()));
+            request
+        }
+    };
+    assert_executions(&stand, &[&of("CN=alice"), &of("CN=bob")], 2).await;
+    let answer = stand.send(charge("k", "100")).await;
+    answer.is_refusal(400, "scope-missing", Effect::None);
+    assert!(answer.problem()["detail"].as_str().expect("a text").contains("client certificate"));
+}
+
+#[tokio::test]
 async fn a_missing_source_is_refused_before_the_body_is_read() {
     for source in [
         ScopeSource::Header("x-account".parse().expect("a name")),
         ScopeSource::Cookie("session".into()),
         ScopeSource::Query("account".into()),
         ScopeSource::Path("account".into()),
+        ScopeSource::ClientCert,
     ] {
         let stand = scoped(source);
         let request = Request::post("/charges").header("idempotency-key", "k").body(endless(b"1")).expect("a request");

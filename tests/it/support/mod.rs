@@ -1,5 +1,6 @@
 //! Servers and clients for the tests.
 
+pub mod certificates;
 pub mod client;
 pub mod proxy;
 pub mod redis;
