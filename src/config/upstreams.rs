@@ -9,7 +9,7 @@ use super::lists::Named;
 use super::section::{Given, Section};
 use super::sources::is_host;
 use super::values::text_setting;
-use crate::proxy::upstream::UpstreamSpec;
+use crate::proxy::upstream::{UpstreamSpec, UpstreamVersion};
 
 /// The name of the upstream that a command line gives.
 pub const UPSTREAM: &str = "upstream";
@@ -20,9 +20,10 @@ pub struct UpstreamUrl {
     host: String,
     port: u16,
     authority: String,
+    version: UpstreamVersion,
 }
 
-text_setting!(UpstreamUrl, { "type": "string", "pattern": "^http://" }, UpstreamUrl::parse);
+text_setting!(UpstreamUrl, { "type": "string", "pattern": "^(http|h2c)://" }, UpstreamUrl::parse);
 
 impl UpstreamUrl {
     /// Parses an upstream's URL.
@@ -30,14 +31,16 @@ impl UpstreamUrl {
         // What stands before `@` may be a password, so that a text with one is never shown.
         let shown = if text.contains('@') { "this URL" } else { text };
         let wrong = |what: &str| Diagnostic::error(format!("`{name}`: {shown} {what}"));
-        let form = "an upstream's URL is http://HOST or http://HOST:PORT";
-        let rest = match text.split_once(':') {
-            Some(("http", rest)) => rest.strip_prefix("//").ok_or_else(|| wrong("is not a URL").help(form))?,
-            Some((scheme @ ("https" | "h2c" | "unix"), _)) => {
+        let form = "an upstream's URL is http://HOST, http://HOST:PORT, or h2c:// for HTTP/2 without TLS";
+        let (version, rest) = match text.split_once(':') {
+            Some(("http", rest)) => (UpstreamVersion::Http1, rest),
+            Some(("h2c", rest)) => (UpstreamVersion::Http2, rest),
+            Some((scheme @ ("https" | "unix"), _)) => {
                 return Err(wrong(&format!("is not built yet: this release has no {scheme} upstreams, only http")));
             }
             _ => return Err(wrong("is not an http URL").help(form)),
         };
+        let rest = rest.strip_prefix("//").ok_or_else(|| wrong("is not a URL").help(form))?;
         if rest.contains('@') {
             return Err(wrong("holds a user, which is not passed on").help(form));
         }
@@ -58,7 +61,7 @@ impl UpstreamUrl {
             return Err(wrong("has no valid host").help(form));
         }
         let host = host.trim_matches(['[', ']']);
-        Ok(UpstreamUrl { host: host.to_owned(), port, authority: authority.to_owned() })
+        Ok(UpstreamUrl { host: host.to_owned(), port, authority: authority.to_owned(), version })
     }
 
     /// An upstream with the limits that hold unless something else is said.
@@ -68,6 +71,7 @@ impl UpstreamUrl {
             host: Arc::from(self.host.as_str()),
             port: self.port,
             authority: Arc::from(self.authority.as_str()),
+            version: self.version,
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(4),
@@ -79,7 +83,12 @@ impl UpstreamUrl {
 
 impl Default for UpstreamUrl {
     fn default() -> UpstreamUrl {
-        UpstreamUrl { host: "127.0.0.1".to_owned(), port: 80, authority: "127.0.0.1".to_owned() }
+        UpstreamUrl {
+            host: "127.0.0.1".to_owned(),
+            port: 80,
+            authority: "127.0.0.1".to_owned(),
+            version: UpstreamVersion::Http1,
+        }
     }
 }
 

@@ -6,6 +6,8 @@
 
 pub mod body;
 pub mod connect;
+pub mod frame;
+mod multiplexed;
 pub mod pool;
 pub mod socket;
 
@@ -23,6 +25,8 @@ pub struct UpstreamSpec {
     pub port: u16,
     /// What goes into the Host field where the client's is not passed on.
     pub authority: Arc<str>,
+    /// Which version of HTTP it speaks.
+    pub version: UpstreamVersion,
     /// Name and TCP together.
     pub connect_timeout: Duration,
     /// From the last request byte to the response head, then between two chunks; of a held response the whole
@@ -36,6 +40,15 @@ pub struct UpstreamSpec {
     pub preserve_host: bool,
 }
 
+/// Which version of HTTP an upstream speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamVersion {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, by prior knowledge (RFC 9113 section 3.3).
+    Http2,
+}
+
 #[cfg(test)]
 impl UpstreamSpec {
     /// One for tests that look at something else.
@@ -45,6 +58,7 @@ impl UpstreamSpec {
             host: "127.0.0.1".into(),
             port: 9,
             authority: "127.0.0.1:9".into(),
+            version: UpstreamVersion::Http1,
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(4),

@@ -1,20 +1,29 @@
 //! New connections: name, TCP, and hyper's handshake, within one time limit.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http_body::Body;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http1::SendRequest;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::UpstreamSpec;
+use super::multiplexed::{MAX_STREAMS, Multiplexed, Streams};
 use super::pool::Place;
 use super::socket::{Socket, Traffic};
+use super::{UpstreamSpec, UpstreamVersion};
 use crate::proxy::BoxError;
+
+/// How much of an answer may be on its way that nobody has asked for yet. A connection has room for that of all its
+/// streams, so that none has to wait for another's client.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const MAX_HEADER_LIST_BYTES: u32 = 64 << 10;
 
 /// Why there is no connection. Whatever the reason: nothing was sent.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +43,9 @@ pub enum ConnectError {
 }
 
 /// A new connection.
-pub(super) struct Connected<B> {
-    pub(super) sender: SendRequest<B>,
-    pub(super) traffic: Traffic,
+pub(super) enum Connected<B> {
+    Http1(SendRequest<B>, Traffic),
+    Http2(Multiplexed<B>),
 }
 
 /// Connects to the first address that answers. Begins with another one each time, so that all of them get some.
@@ -56,6 +65,17 @@ where
     // Small requests go out at once.
     let _ = stream.set_nodelay(true);
     let socket = Socket::new(stream);
+    match spec.version {
+        UpstreamVersion::Http1 => begin_http1(spec, socket, place).await,
+        UpstreamVersion::Http2 => begin_http2(socket, place).await,
+    }
+}
+
+async fn begin_http1<B>(spec: &UpstreamSpec, socket: Socket, place: Place<B>) -> Result<Connected<B>, ConnectError>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
     let traffic = socket.traffic();
     let (sender, connection) = http1::Builder::new().handshake(socket).await.map_err(ConnectError::Handshake)?;
     let (watched, stall_limit) = (traffic.clone(), spec.response_timeout);
@@ -68,7 +88,38 @@ where
         }
         drop(place);
     });
-    Ok(Connected { sender, traffic })
+    Ok(Connected::Http1(sender, traffic))
+}
+
+async fn begin_http2<B>(socket: Socket, place: Place<B>) -> Result<Connected<B>, ConnectError>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let traffic = socket.traffic();
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(STREAM_WINDOW_BYTES * MAX_STREAMS as u32)
+        .max_header_list_size(MAX_HEADER_LIST_BYTES)
+        .handshake(socket)
+        .await
+        .map_err(ConnectError::Handshake)?;
+    let streams = Streams::new();
+    let allowed = streams.clone();
+    let mut connection = Box::pin(connection);
+    tokio::spawn(async move {
+        let ended = poll_fn(|cx| {
+            let polled = connection.as_mut().poll(cx);
+            allowed.allow(connection.current_max_send_streams(), cx.waker());
+            polled
+        });
+        if let Err(error) = ended.await {
+            debug!(%error, "an upstream connection ended early");
+        }
+        drop(place);
+    });
+    Ok(Connected::Http2(Multiplexed::new(sender, traffic, streams)))
 }
 
 async fn dial(spec: &UpstreamSpec, turn: &AtomicUsize) -> Result<TcpStream, ConnectError> {

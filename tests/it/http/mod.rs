@@ -4,6 +4,7 @@ mod fields;
 mod forwarding;
 mod framing;
 mod http2;
+mod http2_upstream;
 mod limits;
 pub mod raw;
 mod replay;

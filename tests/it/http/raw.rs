@@ -11,7 +11,7 @@ use onceproxy::app::{self, PortTaken};
 use onceproxy::config::{AdminConfig, Config, LogConfig, StoreConfig};
 use onceproxy::proxy::listener::ListenerSpec;
 use onceproxy::proxy::router::RouteSpec;
-use onceproxy::proxy::upstream::UpstreamSpec;
+use onceproxy::proxy::upstream::{UpstreamSpec, UpstreamVersion};
 use onceproxy::stores::url::{StoreOptions, StoreUrl};
 use tokio::sync::oneshot;
 
@@ -220,6 +220,7 @@ impl Setup {
                 idle_timeout: Duration::from_secs(4),
                 max_connections: 64,
                 preserve_host: true,
+                version: UpstreamVersion::Http1,
             },
             routes: vec![(None, "/{*rest}", Policy::optional().route("all"))],
         }
@@ -324,6 +325,12 @@ impl Drop for Proxy {
             thread.join().expect("the proxy ends well");
         }
     }
+}
+
+/// Sends a request on a connection and reads its answer.
+pub fn exchange(stream: &mut TcpStream, request: &str) -> Message {
+    stream.write_all(request.as_bytes()).expect("the proxy reads");
+    read_message(stream, true).expect("an answer")
 }
 
 pub fn post(path: &str, fields: &str, body: &str) -> String {
