@@ -3,6 +3,7 @@
 mod fields;
 mod forwarding;
 mod framing;
+mod grpc;
 mod http2;
 mod http2_upstream;
 mod limits;
