@@ -3,6 +3,7 @@
 //! | what happened | what is known |
 //! |---|---|
 //! | no connection | not executed |
+//! | a new connection ended, since the upstream did not take our certificate | not executed |
 //! | the connection ended, and no byte was written since it was taken | not executed: once more on a new connection |
 //! | anything else before the response's head | unknown |
 
@@ -33,6 +34,7 @@ use crate::proxy::headers::remove_hop_by_hop;
 use crate::proxy::upstream::body::{Patience, Progress, Sent, UpstreamBody};
 use crate::proxy::upstream::pool::{Lease, NoConnection, Pool, Want};
 use crate::proxy::upstream::socket::Traffic;
+use crate::proxy::upstream::tls::refusal_of_us;
 
 /// Forwards requests to one upstream.
 #[derive(Clone)]
@@ -98,7 +100,8 @@ impl Forward {
                     *request = unsent;
                     want = Want::Fresh;
                 }
-                _ => return self.broken(error.error(), is_unsent),
+                _ if lease.is_reused => return self.broken(error.error(), is_unsent),
+                _ => return self.broken_at_once(error.error(), is_unsent),
             }
         }
     }
@@ -132,6 +135,13 @@ impl Forward {
             true => self.refuse(Refusal::UpstreamNotReached, Disposition::NotExecuted),
             false => self.refuse(Refusal::UpstreamLost, Disposition::Unknown("upstream-lost")),
         }
+    }
+
+    /// The first exchange of a connection broke off: it may have been its handshake.
+    fn broken_at_once(&self, error: &hyper::Error, is_unsent: bool) -> Response<UpstreamBody> {
+        let Some(error) = refusal_of_us(error) else { return self.broken(error, is_unsent) };
+        warn!(upstream = %self.pool.spec().name, %error, "the upstream does not take our certificate, or wants one");
+        self.refuse(Refusal::UpstreamNotReached, Disposition::NotExecuted)
     }
 
     fn deliver(

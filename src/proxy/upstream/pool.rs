@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::UpstreamSpec;
+use super::addresses::Addresses;
 use super::connect::{ConnectError, Connected, connect};
 use super::socket::Traffic;
 use crate::proxy::BoxError;
@@ -24,8 +25,8 @@ pub struct Upstream<B> {
     spec: Arc<UpstreamSpec>,
     /// Connections that are open or being opened.
     open: AtomicUsize,
-    /// Where the next name look-up begins.
-    turn: AtomicUsize,
+    /// Which of its name's addresses are next.
+    addresses: Addresses,
     /// Rung when a connection comes back or ends.
     freed: Notify,
     waiting: AtomicUsize,
@@ -88,7 +89,7 @@ impl<B> Upstream<B> {
         Arc::new(Upstream {
             spec,
             open: AtomicUsize::new(0),
-            turn: AtomicUsize::new(0),
+            addresses: Addresses::default(),
             freed: Notify::new(),
             waiting: AtomicUsize::new(0),
             idle: (0..workers).map(|_| Mutex::default()).collect(),
@@ -209,7 +210,7 @@ where
 
     /// Opens a connection in a place that was taken.
     async fn open(&self, place: Place<B>) -> Result<Lease<B>, NoConnection> {
-        let Connected { sender, traffic } = connect(&self.upstream.spec, &self.upstream.turn, place).await?;
+        let Connected { sender, traffic } = connect(&self.upstream.spec, &self.upstream.addresses, place).await?;
         Ok(Lease { sender: Some(sender), traffic, pool: self.clone(), is_reused: false })
     }
 }
