@@ -3,6 +3,7 @@
 //! | what happened | what is known |
 //! |---|---|
 //! | no connection | not executed |
+//! | a new connection ended, since the upstream did not take our certificate | not executed |
 //! | HTTP/1: the connection ended, and no byte was written since it was taken | not executed: once more on a new connection |
 //! | HTTP/2: the upstream says that the stream was not processed, or it was never begun | likewise |
 //! | anything else before the response's head | unknown |
@@ -31,10 +32,11 @@ use crate::http::policy::Policy;
 use crate::http::refusal::Refusal;
 use crate::proxy::connection::body::ClientBody;
 use crate::proxy::headers::remove_hop_by_hop;
-use crate::proxy::upstream::UpstreamVersion;
 use crate::proxy::upstream::body::{Patience, Progress, Sent, UpstreamBody};
 use crate::proxy::upstream::frame::{TakesTrailers, frame};
-use crate::proxy::upstream::pool::{Lease, NoConnection, Pool, Want};
+use crate::proxy::upstream::lease::{Lease, LeaseVersion};
+use crate::proxy::upstream::pool::{NoConnection, Pool, Want};
+use crate::proxy::upstream::tls::refusal_of_us;
 
 /// Forwards requests to one upstream.
 #[derive(Clone)]
@@ -84,7 +86,7 @@ impl Forward {
             tries_left -= 1;
             let may_repeat = lease.is_reused && tries_left > 0;
             let spare = if may_repeat && attempt.is_some() { copy_of(&request) } else { None };
-            frame(&mut request, lease.version());
+            frame(&mut request, lease.version(), spec);
             let written_bytes = lease.traffic().written_bytes();
             let progress = request.body().progress();
             let answer = lease.send(*request);
@@ -102,9 +104,9 @@ impl Forward {
                 Failure::Broken(error) => error,
             };
             let is_unsent = match lease.version() {
-                UpstreamVersion::Http1 => lease.traffic().written_bytes() == written_bytes,
+                LeaseVersion::Http1 => lease.traffic().written_bytes() == written_bytes,
                 // Others write on the connection too: a request that comes back was never begun.
-                UpstreamVersion::Http2 => error.message().is_some() || is_refused_stream(error.error()),
+                LeaseVersion::Http2 => error.message().is_some() || is_refused_stream(error.error()),
             };
             match error.take_message().or(spare) {
                 Some(unsent) if is_unsent && may_repeat => {
@@ -112,7 +114,8 @@ impl Forward {
                     *request = unsent;
                     want = Want::Newer(taken);
                 }
-                _ => return self.broken(error.error(), progress.clients_fault(), is_unsent),
+                _ if lease.is_reused => return self.broken(error.error(), progress.clients_fault(), is_unsent),
+                _ => return self.broken_at_once(error.error(), progress.clients_fault(), is_unsent),
             }
         }
     }
@@ -147,6 +150,18 @@ impl Forward {
             true => self.refuse(Refusal::UpstreamNotReached, Disposition::NotExecuted),
             false => self.refuse(Refusal::UpstreamLost, Disposition::Unknown("upstream-lost")),
         }
+    }
+
+    /// The first exchange of a connection broke off: it may have been its handshake.
+    fn broken_at_once(
+        &self,
+        error: &hyper::Error,
+        fault: Option<&ClientBodyError>,
+        is_unsent: bool,
+    ) -> Response<UpstreamBody> {
+        let Some(error) = refusal_of_us(error) else { return self.broken(error, fault, is_unsent) };
+        warn!(upstream = %self.pool.spec().name, %error, "the upstream does not take our certificate, or wants one");
+        self.refuse(Refusal::UpstreamNotReached, Disposition::NotExecuted)
     }
 
     fn deliver(
@@ -204,8 +219,8 @@ fn settle_length(headers: &mut HeaderMap, body: &Incoming) {
 /// When the last part of a request was handed on.
 fn last_byte(lease: &Lease<Sent>, progress: &Progress) -> Instant {
     match lease.version() {
-        UpstreamVersion::Http1 => lease.traffic().last_write(),
-        UpstreamVersion::Http2 => progress.last_move(),
+        LeaseVersion::Http1 => lease.traffic().last_write(),
+        LeaseVersion::Http2 => progress.last_move(),
     }
 }
 

@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::pool::Lease;
+use super::lease::Lease;
 use crate::http::body::{ClientBodyError, RequestBody};
 use crate::proxy::BoxError;
 use crate::proxy::connection::body::ClientBody;

@@ -5,17 +5,22 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Uri, Version};
 use http_body::Body;
 
-use super::UpstreamVersion;
+use super::lease::LeaseVersion;
+use super::{Transport, UpstreamSpec};
 
 /// Marks a request whose client takes trailers; goes into its extensions.
 #[derive(Debug, Clone, Copy)]
 pub struct TakesTrailers;
 
 /// Gives a request the form that a connection asks for. Its target is in origin form, and it has a Host.
-pub(in crate::proxy) fn frame<B: Body>(request: &mut Request<B>, version: UpstreamVersion) {
+pub(in crate::proxy) fn frame<B: Body>(request: &mut Request<B>, version: LeaseVersion, spec: &UpstreamSpec) {
+    let scheme = match &spec.transport {
+        Transport::Tls(_) => Scheme::HTTPS,
+        Transport::Tcp | Transport::H2c | Transport::Unix(_) => Scheme::HTTP,
+    };
     match version {
-        UpstreamVersion::Http1 => frame_as_http1(request),
-        UpstreamVersion::Http2 => frame_as_http2(request),
+        LeaseVersion::Http1 => frame_as_http1(request),
+        LeaseVersion::Http2 => frame_as_http2(request, scheme),
     }
 }
 
@@ -39,14 +44,14 @@ fn frame_as_http1<B: Body>(request: &mut Request<B>) {
 
 /// The host goes into `:authority` (RFC 9113 section 8.3.1), and what `TE` says of trailers is said anew (section
 /// 8.2.2; H2).
-fn frame_as_http2<B>(request: &mut Request<B>) {
+fn frame_as_http2<B>(request: &mut Request<B>, scheme: Scheme) {
     *request.version_mut() = Version::HTTP_2;
     let takes_trailers = request.extensions().get::<TakesTrailers>().is_some();
     let authority = request.headers().get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
     if let Some(authority) = authority {
         let target = request.uri().path_and_query().cloned();
         let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(Scheme::HTTP);
+        parts.scheme = Some(scheme);
         parts.authority = Some(authority);
         parts.path_and_query = Some(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
         if let Ok(uri) = Uri::from_parts(parts) {

@@ -1,36 +1,35 @@
 //! The pool: connections that lie idle, and how many there are.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::Either;
-use http::Request;
 use http_body::Body;
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::addresses::Addresses;
 use super::connect::{ConnectError, Connected, connect};
-use super::multiplexed::{Multiplexed, Stream};
+use super::lease::{Lease, Sender};
+use super::multiplexed::Multiplexed;
 use super::socket::Traffic;
-use super::{UpstreamSpec, UpstreamVersion};
+use super::{Transport, UpstreamSpec};
 use crate::proxy::BoxError;
 
 /// One upstream's connections, over all workers.
 pub struct Upstream<B> {
-    spec: Arc<UpstreamSpec>,
+    pub(super) spec: Arc<UpstreamSpec>,
     /// Connections that are open or being opened.
     open: AtomicUsize,
-    /// Where the next name look-up begins.
-    turn: AtomicUsize,
+    /// Which of its name's addresses are next.
+    addresses: Addresses,
     /// Rung when a connection comes back or ends.
     freed: Notify,
     waiting: AtomicUsize,
+    /// What the last new connection speaks.
+    chose_http1: AtomicBool,
     /// The connections of each worker: a connection belongs to the runtime that made it.
     workers: Vec<Worker<B>>,
 }
@@ -42,30 +41,17 @@ struct Worker<B> {
     opening: tokio::sync::Mutex<()>,
 }
 
-struct Idle<B> {
-    sender: SendRequest<B>,
-    traffic: Traffic,
-    until: Instant,
+/// A connection that waits for its next exchange.
+pub(super) struct Idle<B> {
+    pub(super) sender: SendRequest<B>,
+    pub(super) traffic: Traffic,
+    pub(super) until: Instant,
 }
 
 /// One worker's handle of an upstream.
 pub struct Pool<B> {
-    upstream: Arc<Upstream<B>>,
-    worker: usize,
-}
-
-/// A connection for one exchange. Dropped, it is closed; [`Lease::give_back`] keeps it.
-pub struct Lease<B> {
-    sender: Option<Sender<B>>,
-    traffic: Traffic,
-    pool: Pool<B>,
-    /// Whether it served an exchange before.
-    pub is_reused: bool,
-}
-
-enum Sender<B> {
-    Http1(SendRequest<B>),
-    Http2(Stream<B>),
+    pub(super) upstream: Arc<Upstream<B>>,
+    pub(super) worker: usize,
 }
 
 /// Which connections will do.
@@ -102,14 +88,15 @@ impl<B> Upstream<B> {
         Arc::new(Upstream {
             spec,
             open: AtomicUsize::new(0),
-            turn: AtomicUsize::new(0),
+            addresses: Addresses::default(),
             freed: Notify::new(),
             waiting: AtomicUsize::new(0),
+            chose_http1: AtomicBool::new(false),
             workers: (0..workers).map(|_| Worker::new()).collect(),
         })
     }
 
-    fn idle(&self, worker: usize) -> MutexGuard<'_, VecDeque<Idle<B>>> {
+    pub(super) fn idle(&self, worker: usize) -> MutexGuard<'_, VecDeque<Idle<B>>> {
         // Nothing panics while it is held; should it, the queue is still whole.
         self.workers[worker].idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -117,6 +104,15 @@ impl<B> Upstream<B> {
     fn multiplexed(&self, worker: usize) -> MutexGuard<'_, Vec<Multiplexed<B>>> {
         // Likewise.
         self.workers[worker].multiplexed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a new connection may be one for many.
+    fn may_speak_http2(&self) -> bool {
+        match &self.spec.transport {
+            Transport::Tcp | Transport::Unix(_) => false,
+            Transport::H2c => true,
+            Transport::Tls(_) => !self.chose_http1.load(Ordering::Relaxed),
+        }
     }
 
     fn take_place(&self) -> bool {
@@ -129,7 +125,7 @@ impl<B> Upstream<B> {
         self.ring();
     }
 
-    fn ring(&self) {
+    pub(super) fn ring(&self) {
         if self.waiting.load(Ordering::Acquire) > 0 {
             self.freed.notify_one();
         }
@@ -248,12 +244,8 @@ where
 
     /// Takes what is free at this moment.
     fn take(&self, want: Want) -> Option<Taken<B>> {
-        let reused = match (self.spec().version, want) {
-            (UpstreamVersion::Http1, Want::Any) => self.reuse(),
-            (UpstreamVersion::Http1, Want::Newer(_)) => None,
-            (UpstreamVersion::Http2, want) => self.share(want, [self.worker]),
-        };
-        if let Some(lease) = reused {
+        let reused = if want == Want::Any { self.reuse() } else { None };
+        if let Some(lease) = reused.or_else(|| self.share(want, [self.worker])) {
             return Some(Taken::Lease(lease));
         }
         if self.upstream.take_place() {
@@ -269,7 +261,7 @@ where
     /// Opens a connection in a place that was taken.
     async fn open(&self, place: Place<B>, want: Want) -> Result<Lease<B>, NoConnection> {
         let spec = self.spec();
-        if spec.version == UpstreamVersion::Http1 {
+        if !self.upstream.may_speak_http2() {
             return self.connect(place).await;
         }
         // One is made at a time: those who come meanwhile mostly share it.
@@ -282,9 +274,13 @@ where
     }
 
     async fn connect(&self, place: Place<B>) -> Result<Lease<B>, NoConnection> {
-        match connect(&self.upstream.spec, &self.upstream.turn, place).await? {
-            Connected::Http1(sender, traffic) => Ok(self.leased(Sender::Http1(sender), traffic, false)),
+        match connect(&self.upstream.spec, &self.upstream.addresses, place).await? {
+            Connected::Http1(sender, traffic) => {
+                self.upstream.chose_http1.store(true, Ordering::Relaxed);
+                Ok(self.leased(Sender::Http1(sender), traffic, false))
+            }
             Connected::Http2(connection) => {
+                self.upstream.chose_http1.store(false, Ordering::Relaxed);
                 let mut multiplexed = self.upstream.multiplexed(self.worker);
                 let (stream, traffic) = connection.share(None).ok_or(NoConnection::Busy)?;
                 multiplexed.push(connection);
@@ -292,90 +288,6 @@ where
                 self.upstream.freed.notify_waiters();
                 Ok(self.leased(Sender::Http2(stream), traffic, false))
             }
-        }
-    }
-}
-
-impl<B> Lease<B> {
-    /// How many bytes were written on this connection so far, and when the last ones.
-    pub fn traffic(&self) -> &Traffic {
-        &self.traffic
-    }
-
-    /// The version of HTTP that the connection speaks.
-    pub fn version(&self) -> UpstreamVersion {
-        match &self.sender {
-            Some(Sender::Http2(_)) => UpstreamVersion::Http2,
-            Some(Sender::Http1(_)) | None => UpstreamVersion::Http1,
-        }
-    }
-
-    /// A part of an answer was handed on, and nobody has asked for the next one yet. An HTTP/2 connection has room for
-    /// all that its exchanges may hold: there the client's time limit is the only one.
-    pub fn answer_is_held(&self) {
-        if self.version() == UpstreamVersion::Http1 {
-            self.traffic.answer_is_held();
-        }
-    }
-
-    /// The next part of an answer was asked for, or there is none.
-    pub fn answer_is_taken(&self) {
-        if self.version() == UpstreamVersion::Http1 {
-            self.traffic.answer_is_taken();
-        }
-    }
-
-    /// The connection did not answer in time: it is of no more use to others either.
-    pub fn retire(&self) {
-        if let Some(Sender::Http2(stream)) = &self.sender {
-            stream.retire();
-        }
-    }
-
-    /// Keeps the connection for the next exchange, for at most this long.
-    pub fn give_back(mut self, idle_for: Duration) {
-        let upstream = self.pool.upstream.clone();
-        match self.sender.take() {
-            // One that still sends (the answer came early) or was closed is no use to anybody. It may finish, but not
-            // take its place for ever.
-            Some(Sender::Http1(sender)) if !sender.is_ready() => self.traffic.answer_is_held(),
-            Some(Sender::Http1(sender)) => {
-                let until = Instant::now() + idle_for.min(upstream.spec.idle_timeout);
-                upstream.idle(self.pool.worker).push_back(Idle { sender, traffic: self.traffic.clone(), until });
-            }
-            // It is still in the pool.
-            Some(Sender::Http2(stream)) => drop(stream),
-            None => {}
-        }
-        upstream.ring();
-    }
-}
-
-impl<B> Lease<B>
-where
-    B: Body + 'static,
-{
-    /// Sends a request; an error has it back if it was never begun.
-    pub fn send(
-        &mut self,
-        request: Request<B>,
-    ) -> impl Future<Output = Result<http::Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
-        match self.sender.as_mut().expect("a lease has its connection until it is given back") {
-            Sender::Http1(sender) => Either::Left(sender.try_send_request(request)),
-            Sender::Http2(stream) => Either::Right(stream.sender.try_send_request(request)),
-        }
-    }
-}
-
-impl<B> Drop for Lease<B> {
-    fn drop(&mut self) {
-        match self.sender.take() {
-            Some(Sender::Http1(_)) => self.traffic.answer_is_held(),
-            Some(Sender::Http2(stream)) => {
-                drop(stream);
-                self.pool.upstream.ring();
-            }
-            None => {}
         }
     }
 }

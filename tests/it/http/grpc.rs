@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt, stream};
 use http::uri::PathAndQuery;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use onceproxy::proxy::upstream::UpstreamVersion;
+use onceproxy::proxy::upstream::Transport;
 use tokio::net::TcpListener;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -129,7 +129,7 @@ async fn proxied(bank: &Bank) -> (Proxy, Grpc<Channel>) {
     let port = serve(bank.clone()).await;
     let proxy = Setup::new()
         .upstream(|spec| {
-            spec.version = UpstreamVersion::Http2;
+            spec.transport = Transport::H2c;
             spec.port = port;
         })
         .start();

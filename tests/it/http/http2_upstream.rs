@@ -13,11 +13,14 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use onceproxy::proxy::upstream::{UpstreamSpec, UpstreamVersion};
+use onceproxy::proxy::upstream::tls::{ClientTls, Roots};
+use onceproxy::proxy::upstream::{Transport, UpstreamSpec};
 use tokio::net::{TcpListener, TcpStream};
 
 use self::frames::{Act, FrameUpstream, Then};
 use super::raw::{Proxy, Setup};
+use crate::support::authority::Authority;
+use crate::support::tls_upstream::{Version, server_config};
 
 fn proxy_before(upstream: &FrameUpstream) -> Proxy {
     setup_before(upstream).start()
@@ -29,7 +32,7 @@ fn setup_before(upstream: &FrameUpstream) -> Setup {
 }
 
 fn speak_http2(spec: &mut UpstreamSpec, port: u16) {
-    spec.version = UpstreamVersion::Http2;
+    spec.transport = Transport::H2c;
     spec.port = port;
 }
 
@@ -267,6 +270,46 @@ async fn many_requests_share_few_connections() {
         assert_eq!(answer.expect("an answer").headers()["idempotency-status"], "executed");
     }
     assert_eq!(most.load(Ordering::Acquire), 64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tls_upstream_chooses_the_version() {
+    let authority = Authority::new();
+    for (offered, version) in
+        [(&[&b"h2"[..], b"http/1.1"][..], "HTTP/2.0"), (&[b"http/1.1"], "HTTP/1.1"), (&[], "HTTP/1.1")]
+    {
+        let mut config = server_config(&authority.sign("localhost"), Version::Tls13, None);
+        config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.expect("a connection");
+                let stream = acceptor.accept(stream).await.expect("a handshake");
+                let service = service_fn(|request: Request<hyper::body::Incoming>| async move {
+                    let seen = format!("{:?} {}", request.version(), request.uri());
+                    Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from(seen)))
+                });
+                let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                tokio::spawn(async move { drop(server.serve_connection(TokioIo::new(stream), service).await) });
+            }
+        });
+        let tls = ClientTls::new("localhost", Roots::Only(&authority.pem()), None).expect("TLS can be set up");
+        let proxy = Setup::new()
+            .upstream(|spec| {
+                spec.host = "localhost".into();
+                spec.port = port;
+                spec.transport = Transport::Tls(Arc::new(tls));
+            })
+            .start();
+        for status in ["executed", "replayed"] {
+            let answer = tokio::task::block_in_place(|| keyed(&proxy, "k"));
+            assert_eq!(answer.one("idempotency-status"), status);
+            let target = if version == "HTTP/2.0" { "https://api/" } else { "/" };
+            assert_eq!(answer.text(), format!("{version} {target}"));
+        }
+    }
 }
 
 #[test]

@@ -10,3 +10,6 @@ mod limits;
 pub mod raw;
 mod replay;
 mod targets;
+mod upstream_race;
+mod upstream_tls;
+mod upstream_unix;
