@@ -223,7 +223,8 @@ fn effective_host(parts: &Parts) -> Option<&str> {
         .or_else(|| parts.headers.get(HOST).and_then(|host| host.to_str().ok()))
 }
 
-/// One spelling for each host: lower case, without the root's dot and the default port (RFC 9110 section 4.2.3).
+/// One spelling for each host: lower case, without the root's dot and the default port (RFC 9110 section 4.2.3); which
+/// of the two it is, only who ends TLS knows.
 fn normal_host(host: &str) -> String {
     let host = host.to_ascii_lowercase();
     let (name, port) = match host.rsplit_once(':') {
@@ -232,7 +233,7 @@ fn normal_host(host: &str) -> String {
     };
     let name = name.strip_suffix('.').unwrap_or(name);
     match port {
-        "" | "80" => name.to_owned(),
+        "" | "80" | "443" => name.to_owned(),
         port => format!("{name}:{port}"),
     }
 }

@@ -129,10 +129,13 @@ impl ClientSocket {
     /// Ready when the clock of the present phase has run out. The sleep is moved only when it ends too early.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.phase == Phase::Busy {
-            // The sleep may last longer than the idle time: a request that ends has to begin it then.
-            let now = Instant::now();
-            let is_too_long = self.sleep.deadline() > now + self.clocks.idle;
-            self.activity.sleeps_until(if is_too_long { now } else { self.sleep.deadline() }, cx.waker());
+            let mut awake_at = self.sleep.deadline();
+            if self.clocks.idle < self.clocks.head {
+                // The sleep may last longer than the idle time: a request that ends has to begin it then.
+                let now = Instant::now();
+                awake_at = if awake_at > now + self.clocks.idle { now } else { awake_at };
+            }
+            self.activity.sleeps_until(awake_at, cx.waker());
             return Poll::Pending;
         }
         if self.sleep.deadline() > self.deadline {

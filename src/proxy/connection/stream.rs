@@ -27,7 +27,7 @@ impl ClientStream {
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>) -> Poll<io::Result<usize>> {
         match self {
             ClientStream::Plain(Socket::Tcp(stream)) => read::poll_read(stream, cx, buf, usize::MAX),
-            ClientStream::Plain(Socket::Unix(stream)) => read_into(Pin::new(stream), cx, buf),
+            ClientStream::Plain(Socket::Unix(stream)) => read::poll_read(stream, cx, buf, usize::MAX),
             ClientStream::Tls(stream) => match read_into(Pin::new(&mut **stream), cx, buf) {
                 // Who just hangs up cuts nothing off: requests say how long they are.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(0)),

@@ -14,7 +14,8 @@ use rustls::{ClientConfig, ClientConnection};
 
 use super::raw::{Message, Proxy, Setup, Upstream, post, read_message};
 use super::tls::connect;
-use crate::support::certificates::{Authority, Files, Identity};
+use crate::support::authority::{Authority, Signed};
+use crate::support::certificates::{Files, client};
 use crate::support::proxy;
 use crate::support::waiting::eventually;
 
@@ -29,7 +30,7 @@ fn shown(proxy: &Proxy, config: &Arc<ClientConfig>) -> Vec<u8> {
 
 #[test]
 fn a_new_certificate_is_seen_by_new_connections_and_old_ones_go_on() {
-    let authority = Authority::new("servers");
+    let authority = Authority::new();
     let (first, second) = (authority.issue("first"), authority.issue("second"));
     // As Kubernetes mounts a secret: the files are links through a folder that is swapped.
     let files = Files::new(&first);
@@ -44,22 +45,22 @@ fn a_new_certificate_is_seen_by_new_connections_and_old_ones_go_on() {
         symlink(format!("data/{name}"), files.path(name)).expect("a link");
     }
     let proxy = Setup::new().listener(|listener| listener.tls = Some(files.spec())).start();
-    let config = authority.client(None, &["http/1.1"]);
+    let config = client(&authority, None, &["http/1.1"]);
     let mut open = connect(&proxy, &config);
     open.write_all(post("/", "", "x").as_bytes()).expect("the proxy reads");
     assert_eq!(read_message(&mut open, true).expect("an answer").status(), 200);
-    assert_eq!(shown(&proxy, &config), first.der().to_vec());
+    assert_eq!(shown(&proxy, &config), first.chain()[0].to_vec());
     symlink("v2", files.path("data.new")).expect("a link");
     fs::rename(files.path("data.new"), files.path("data")).expect("the swap");
-    eventually("the new certificate", || (shown(&proxy, &config) == second.der().to_vec()).then_some(()));
+    eventually("the new certificate", || (shown(&proxy, &config) == second.chain()[0].to_vec()).then_some(()));
     open.write_all(post("/", "", "x").as_bytes()).expect("the proxy still reads");
     assert_eq!(read_message(&mut open, true).expect("an answer").status(), 200);
-    assert_eq!(open.conn.peer_certificates().expect("a certificate")[0].to_vec(), first.der().to_vec());
+    assert_eq!(open.conn.peer_certificates().expect("a certificate")[0].to_vec(), first.chain()[0].to_vec());
 }
 
 #[test]
 fn a_reload_takes_all_files_or_none() {
-    let authority = Authority::new("servers");
+    let authority = Authority::new();
     let (first, second) = (authority.issue("first"), authority.issue("second"));
     let files = Files::new(&first);
     let tls = ServerTls::open(files.spec_with(&authority, ClientAuth::Required)).expect("good files");
@@ -85,12 +86,12 @@ fn a_reload_takes_all_files_or_none() {
 #[test]
 fn a_broken_new_certificate_keeps_the_old_one_and_is_logged() {
     let upstream = Upstream::start();
-    let authority = Authority::new("servers");
+    let authority = Authority::new();
     let (first, second) = (authority.issue("first"), authority.issue("second"));
     let files = Files::new(&first);
     let spec = format!("{{ cert = {:?}, key = {:?} }}", files.path("cert.pem"), files.path("key.pem"));
     let mut process = proxy::Setup::new(upstream.address, "memory:").listener("tls", spec).start();
-    let config = authority.client(None, &["http/1.1"]);
+    let config = client(&authority, None, &["http/1.1"]);
     let shown = |process: &proxy::Proxy| {
         let name = ServerName::try_from("localhost").expect("a name");
         let mut connection = ClientConnection::new(config.clone(), name).expect("a client");
@@ -100,20 +101,20 @@ fn a_broken_new_certificate_keeps_the_old_one_and_is_logged() {
         }
         connection.peer_certificates().expect("a certificate")[0].to_vec()
     };
-    assert_eq!(shown(&process), first.der().to_vec());
+    assert_eq!(shown(&process), first.chain()[0].to_vec());
     files.write("cert.pem", &second.cert);
     process.wait_for_line("cannot be used: the old ones stay");
-    assert_eq!(shown(&process), first.der().to_vec());
+    assert_eq!(shown(&process), first.chain()[0].to_vec());
     files.write("key.pem", &second.key);
     process.wait_for_line("new connections get the certificates");
-    assert_eq!(shown(&process), second.der().to_vec());
+    assert_eq!(shown(&process), second.chain()[0].to_vec());
     process.ask_to_end();
     assert!(process.end().success());
 }
 
 /// A proxy that asks clients for certificates and takes the scope from them.
 fn asking(client_auth: ClientAuth) -> (Proxy, Authority, Files) {
-    let authority = Authority::new("everybody");
+    let authority = Authority::new();
     let files = Files::new(&authority.issue("proxy"));
     let spec = files.spec_with(&authority, client_auth);
     let policy = Policy::required().route("pay").scope([ScopeSource::ClientCert]);
@@ -121,8 +122,8 @@ fn asking(client_auth: ClientAuth) -> (Proxy, Authority, Files) {
     (Setup::new().listener(|listener| listener.tls = Some(spec)).routes(routes).start(), authority, files)
 }
 
-fn pay(proxy: &Proxy, authority: &Authority, identity: Option<&Identity>) -> io::Result<Message> {
-    let mut stream = connect(proxy, &authority.client(identity, &["http/1.1"]));
+fn pay(proxy: &Proxy, authority: &Authority, identity: Option<&Signed>) -> io::Result<Message> {
+    let mut stream = connect(proxy, &client(authority, identity, &["http/1.1"]));
     stream.write_all(post("/pay", "idempotency-key: k\r\n", "x").as_bytes())?;
     // A refused certificate shows when something is read: TLS 1.3 has told the client before that all is well.
     if stream.fill_buf()?.is_empty() {
@@ -152,7 +153,7 @@ fn two_certificates_are_two_scopes_and_a_renewed_one_is_the_same() {
 #[test]
 fn where_a_certificate_is_required_nobody_else_comes_in() {
     let (proxy, authority, _files) = asking(ClientAuth::Required);
-    let stranger = Authority::new("everybody").issue("alice");
+    let stranger = Authority::new().issue("alice");
     for identity in [None, Some(&stranger)] {
         assert!(pay(&proxy, &authority, identity).is_err());
     }
@@ -163,14 +164,14 @@ fn where_a_certificate_is_required_nobody_else_comes_in() {
 #[test]
 fn an_optional_certificate_is_checked_when_it_is_sent() {
     let (proxy, authority, _files) = asking(ClientAuth::Optional);
-    let stranger = Authority::new("everybody").issue("alice");
+    let stranger = Authority::new().issue("alice");
     assert!(pay(&proxy, &authority, Some(&stranger)).is_err());
     let answer = pay(&proxy, &authority, None).expect("an answer");
     assert_eq!((answer.status(), answer.code().as_str()), (400, "scope-missing"));
     assert!(answer.text().contains("client certificate"), "{}", answer.text());
     assert_eq!(proxy.upstream.count(), 0);
     assert_eq!(pay(&proxy, &authority, Some(&authority.issue("alice"))).expect("an answer").status(), 200);
-    let mut stream = connect(&proxy, &authority.client(None, &["http/1.1"]));
+    let mut stream = connect(&proxy, &client(&authority, None, &["http/1.1"]));
     stream.write_all(post("/other", "", "x").as_bytes()).expect("the proxy reads");
     assert_eq!(read_message(&mut stream, true).expect("an answer").status(), 200);
 }

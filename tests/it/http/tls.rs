@@ -11,7 +11,8 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::raw::{Proxy, Setup, post, read_message};
-use crate::support::certificates::{Authority, Files};
+use crate::support::authority::Authority;
+use crate::support::certificates::{Files, client};
 
 pub type TlsClient = StreamOwned<ClientConnection, TcpStream>;
 
@@ -24,7 +25,7 @@ pub fn connect(proxy: &Proxy, config: &Arc<ClientConfig>) -> TlsClient {
 
 /// A proxy behind TLS, who signed its certificate, and its files.
 fn start(change: impl FnOnce(Setup) -> Setup) -> (Proxy, Authority, Files) {
-    let authority = Authority::new("servers");
+    let authority = Authority::new();
     let files = Files::new(&authority.issue("proxy"));
     let spec = files.spec();
     let proxy = change(Setup::new().listener(|listener| listener.tls = Some(spec))).start();
@@ -38,7 +39,8 @@ fn curl(files: &Files, proxy: &Proxy, arguments: &[&str]) -> String {
         .args(["--silent", "--show-error", "--max-time", "10", "--cacert"])
         .arg(files.path("ca.pem"))
         .args(arguments)
-        .arg(format!("https://127.0.0.1:{}/pay", proxy.address.port()))
+        .args(["--resolve", &format!("localhost:{}:127.0.0.1", proxy.address.port())])
+        .arg(format!("https://localhost:{}/pay", proxy.address.port()))
         .output()
         .expect("curl has to be installed: the tests of TLS need it");
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -68,7 +70,7 @@ fn curl_speaks_http_1_and_2_over_tls_1_2_and_1_3() {
 #[test]
 fn a_client_without_alpn_is_told_apart_by_its_first_bytes() {
     let (proxy, authority, _files) = start(|setup| setup);
-    let config = authority.client(None, &[]);
+    let config = client(&authority, None, &[]);
     let mut stream = connect(&proxy, &config);
     for byte in post("/", "", "x").as_bytes() {
         stream.write_all(&[*byte]).expect("the proxy reads");
@@ -100,7 +102,7 @@ fn a_request_in_clear_text_is_told_to_ask_for_https_and_garbage_is_closed() {
 fn handshake_and_head_have_one_time_limit_together() {
     let limit = Duration::from_millis(600);
     let (proxy, authority, _files) = start(|setup| setup.listener(|listener| listener.header_timeout = limit));
-    let config = authority.client(None, &["http/1.1"]);
+    let config = client(&authority, None, &["http/1.1"]);
     // Silent; in the middle of its first message; through with it, but without a request; with half of one.
     let mut silent = proxy.connect();
     let mut halfway = proxy.connect();
@@ -129,7 +131,7 @@ fn handshake_and_head_have_one_time_limit_together() {
 fn an_early_refusal_arrives_through_tls_and_ends_with_a_close_notify_h22() {
     let policy = Policy { max_request_body: 1000, ..Policy::optional().route("small") };
     let (proxy, authority, _files) = start(|setup| setup.routes(vec![(None, "/{*rest}", policy)]));
-    let config = authority.client(None, &["http/1.1"]);
+    let config = client(&authority, None, &["http/1.1"]);
     for body in [1001, 200_000] {
         let mut stream = connect(&proxy, &config);
         let request = post("/", "idempotency-key: k\r\n", &"x".repeat(body));
@@ -144,7 +146,7 @@ fn an_early_refusal_arrives_through_tls_and_ends_with_a_close_notify_h22() {
 #[test]
 fn a_client_that_just_hangs_up_after_its_request_is_as_good_as_one_that_says_so() {
     let (proxy, authority, _files) = start(|setup| setup);
-    let config = authority.client(None, &["http/1.1"]);
+    let config = client(&authority, None, &["http/1.1"]);
     let mut cut = connect(&proxy, &config);
     cut.write_all(b"POST / HTTP/1.1\r\nhost: api\r\nidempotency-key: k\r\ncontent-length: 9\r\n\r\nabc")
         .expect("the proxy reads");
@@ -183,7 +185,7 @@ fn the_idle_and_the_write_clock_run_above_tls() {
         }
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
     }));
-    let config = authority.client(None, &["http/1.1"]);
+    let config = client(&authority, None, &["http/1.1"]);
     let mut stalled = connect(&proxy, &config);
     stalled.write_all(b"GET /large HTTP/1.1\r\nhost: api\r\n\r\n").expect("the proxy reads");
     while proxy.upstream.count() == 0 {
@@ -210,7 +212,7 @@ fn a_large_answer_comes_whole_to_a_slow_reader() {
         let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n").as_bytes());
         let _ = stream.write_all(&vec![b'x'; LENGTH]);
     }));
-    let config = authority.client(None, &["http/1.1"]);
+    let config = client(&authority, None, &["http/1.1"]);
     let mut stream = connect(&proxy, &config);
     stream.write_all(b"GET / HTTP/1.1\r\nhost: api\r\nconnection: close\r\n\r\n").expect("the proxy reads");
     let answer = read_message(&mut stream, true).expect("an answer");
