@@ -69,6 +69,11 @@ impl Forward {
         let began = Instant::now();
         let mut want = Want::Any;
         loop {
+            // Kept, in case that the connection turns out to have ended.
+            let spare = if want == Want::Any && attempt.is_some() { copy_of(&request) } else { None };
+            if spare.is_some() {
+                want = Want::AnyUnseen;
+            }
             let mut lease = match self.pool.lease(want).await {
                 Ok(lease) => lease,
                 Err(error) => return self.not_reached(&error),
@@ -77,7 +82,6 @@ impl Forward {
             if attempt.as_ref().is_some_and(|attempt| !attempt.may_start()) {
                 return self.refuse(Refusal::ClaimLost, Disposition::NotExecuted);
             }
-            let spare = if lease.is_reused && attempt.is_some() { copy_of(&request) } else { None };
             let written_bytes = lease.traffic().written_bytes();
             let progress = request.body().progress();
             let answer = lease.send(*request);
