@@ -1,10 +1,11 @@
-//! What a file talks of, reached: the store and its settings, and each upstream's port.
+//! What a file talks of, reached: the store and its settings, each upstream's port, the folder of large bodies.
 
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::app;
 use crate::config::diagnostic::Severity;
 use crate::config::{Config, StoreConfig};
 use crate::ledger::store;
@@ -22,9 +23,14 @@ pub(super) struct Reached {
     pub(super) finding: Result<String, (Severity, String)>,
 }
 
-/// Reaches for the store, then for each upstream.
+/// Reaches for the store, then for each upstream, and for the folder of large bodies where the file names one.
 pub(super) async fn reach(config: &Config) -> Vec<Reached> {
     let mut reached = reach_store(&config.store).await;
+    if let Some(folder) = &config.listener.spool_dir {
+        let finding = app::spool(&config.listener).map(|_| "takes files".to_owned());
+        let finding = finding.map_err(|error| (Severity::Error, error.to_string()));
+        reached.push(Reached { what: format!("folder {}", folder.display()), finding });
+    }
     for upstream in &config.upstreams {
         let what = format!("upstream {} at {}", upstream.name, upstream.authority);
         let finding = reach_upstream(upstream).await.map_err(|error| (Severity::Error, error));

@@ -59,12 +59,13 @@ impl Body for Sent {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         let state = match &polled {
-            Poll::Pending => WAITING,
+            Poll::Pending if self.body.waits_for_client() => WAITING,
+            Poll::Pending => MOVING,
             Poll::Ready(Some(Ok(_))) => MOVING,
             Poll::Ready(None | Some(Err(_))) => ENDED,
         };
         self.progress.0.store(state, Ordering::Release);
-        polled.map_err(Into::into)
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -16,6 +16,9 @@ use super::pool::Place;
 use super::socket::{Socket, Traffic};
 use crate::proxy::BoxError;
 
+/// What a connection reads ahead, and how much it lets pile up of what it writes; a head is no larger.
+const BUFFER_BYTES: usize = 64 << 10;
+
 /// Why there is no connection. Whatever the reason: nothing was sent.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -57,7 +60,8 @@ where
     let _ = stream.set_nodelay(true);
     let socket = Socket::new(stream);
     let traffic = socket.traffic();
-    let (sender, connection) = http1::Builder::new().handshake(socket).await.map_err(ConnectError::Handshake)?;
+    let handshake = http1::Builder::new().max_buf_size(BUFFER_BYTES).handshake(socket);
+    let (sender, connection) = handshake.await.map_err(ConnectError::Handshake)?;
     let (watched, stall_limit) = (traffic.clone(), spec.response_timeout);
     tokio::spawn(async move {
         tokio::select! {

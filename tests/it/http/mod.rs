@@ -4,6 +4,7 @@ mod fields;
 mod forwarding;
 mod framing;
 mod http2;
+mod large;
 mod limits;
 pub mod raw;
 mod replay;
