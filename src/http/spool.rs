@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 use super::budget::{Budget, Reserved};
 
@@ -58,6 +59,7 @@ struct Shared {
 
 /// A file of a spool; closed when the last who reads or writes it is gone.
 struct SpoolFile {
+    spool: Spool,
     /// Taken out by `drop` only.
     open: Option<Open>,
 }
@@ -77,15 +79,13 @@ pub(super) struct Spooling {
 
 /// The part of a body that is in a file, read from its start to its end. Clones read on their own.
 pub(super) struct Spooled {
-    spool: Spool,
     file: Arc<SpoolFile>,
     position: u64,
     end: u64,
-    /// Behind a lock that nobody has to wait for: it lets a body be shared as it could be without a file.
-    reading: Option<Mutex<Reading>>,
+    reading: Option<Working<Bytes>>,
 }
 
-type Reading = Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>;
+type Working<T> = JoinHandle<io::Result<T>>;
 
 impl Spool {
     /// Opens a spool of at most so many bytes in a folder.
@@ -109,17 +109,28 @@ impl Spool {
         self.shared.budget.free_bytes()
     }
 
-    /// Does something with a file on a thread that may wait.
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-        let place = self.shared.places.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let working = tokio::task::spawn_blocking(move || {
-            let result = work();
-            // Kept to the end of the work, also when nobody waits for it any more.
-            drop(place);
-            result
-        });
-        working.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    /// Does something with a file on a thread that may wait. It is done whether or not anybody waits for it: who has
+    /// its turn and does not come would hold up all the others.
+    fn run<T, W>(&self, runtime: &Handle, work: W) -> Working<T>
+    where
+        T: Send + 'static,
+        W: FnOnce() -> io::Result<T> + Send + 'static,
+    {
+        let places = self.shared.places.clone();
+        runtime.spawn(async move {
+            let place = places.acquire_owned().await.expect("the semaphore is never closed");
+            let working = spawn_blocking(move || {
+                let result = work();
+                drop(place);
+                result
+            });
+            ended(working.await)
+        })
     }
+}
+
+fn ended<T>(result: Result<io::Result<T>, JoinError>) -> io::Result<T> {
+    result.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 impl Spooling {
@@ -129,7 +140,7 @@ impl Spooling {
 
     /// Writes chunks behind those that are written already. After an error it is as if they had not been given.
     pub(super) async fn write(&mut self, chunks: Vec<Bytes>) -> io::Result<()> {
-        let bytes = chunks.iter().map(Bytes::len).sum();
+        let (runtime, bytes) = (Handle::current(), chunks.iter().map(Bytes::len).sum());
         let file = match &self.file {
             Some(file) => {
                 file.grow(bytes)?;
@@ -137,13 +148,13 @@ impl Spooling {
             }
             None => {
                 let reserved = self.spool.shared.budget.reserve(bytes).ok_or_else(used_up)?;
-                let shared = self.spool.shared.clone();
-                let made = self.spool.run(move || SpoolFile::make(&shared.folder, reserved)).await?;
-                self.file.insert(Arc::new(made)).clone()
+                let spool = self.spool.clone();
+                let making = self.spool.run(&runtime, move || SpoolFile::make(spool, reserved));
+                self.file.insert(Arc::new(ended(making.await)?)).clone()
             }
         };
         let begin = self.written_bytes;
-        self.spool.run(move || file.write(&chunks, begin)).await?;
+        ended(self.spool.run(&runtime, move || file.write(&chunks, begin)).await)?;
         self.written_bytes += bytes as u64;
         Ok(())
     }
@@ -151,7 +162,7 @@ impl Spooling {
     /// What was written, to be read; `None` when that is nothing.
     pub(super) fn finish(self) -> Option<Spooled> {
         let file = self.file.filter(|_| self.written_bytes > 0)?;
-        Some(Spooled { spool: self.spool, file, position: 0, end: self.written_bytes, reading: None })
+        Some(Spooled { file, position: 0, end: self.written_bytes, reading: None })
     }
 }
 
@@ -167,30 +178,27 @@ impl Spooled {
             return Poll::Ready(None);
         }
         let reading = self.reading.get_or_insert_with(|| {
-            let (spool, file, position) = (self.spool.clone(), self.file.clone(), self.position);
+            let (file, position) = (self.file.clone(), self.position);
             // Taken here, where it is given back: what one thread takes and another gives back piles up in between.
-            Mutex::new(Box::pin(async move {
-                let place = BytesMut::zeroed(length);
-                spool.run(move || file.read(position, place)).await
-            }))
+            let piece = BytesMut::zeroed(length);
+            self.file.spool.run(&Handle::current(), move || file.read(position, piece))
         });
-        let read = ready!(reading.get_mut().unwrap_or_else(PoisonError::into_inner).as_mut().poll(cx));
+        let read = ready!(Pin::new(reading).poll(cx));
         self.reading = None;
-        Poll::Ready(Some(read.inspect(|piece| self.position += piece.len() as u64)))
+        Poll::Ready(Some(ended(read).inspect(|piece| self.position += piece.len() as u64)))
     }
 }
 
 impl Clone for Spooled {
     fn clone(&self) -> Spooled {
-        let Spooled { spool, file, position, end, .. } = self;
-        Spooled { spool: spool.clone(), file: file.clone(), position: *position, end: *end, reading: None }
+        Spooled { file: self.file.clone(), position: self.position, end: self.end, reading: None }
     }
 }
 
 impl SpoolFile {
-    fn make(folder: &Path, reserved: Reserved) -> io::Result<SpoolFile> {
-        let open = Open { file: nameless_file(folder)?, reserved: Mutex::new(reserved) };
-        Ok(SpoolFile { open: Some(open) })
+    fn make(spool: Spool, reserved: Reserved) -> io::Result<SpoolFile> {
+        let open = Open { file: nameless_file(&spool.shared.folder)?, reserved: Mutex::new(reserved) };
+        Ok(SpoolFile { spool, open: Some(open) })
     }
 
     fn open(&self) -> &Open {
@@ -222,7 +230,10 @@ impl Drop for SpoolFile {
     fn drop(&mut self) {
         let open = self.open.take();
         match Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(open))),
+            Ok(runtime) => drop(self.spool.run(&runtime, move || {
+                drop(open);
+                Ok(())
+            })),
             Err(_) => drop(open),
         }
     }

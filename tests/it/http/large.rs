@@ -8,7 +8,7 @@ use std::thread;
 
 use tempfile::TempDir;
 
-use self::sink::{Pattern, Sink, Upload, upload};
+use self::sink::{Pattern, Sink, Taken, Upload, upload};
 use crate::support::proxy::{Setup, quoted};
 use crate::support::waiting::eventually;
 
@@ -115,6 +115,19 @@ fn a_used_up_spool_is_a_503_and_is_free_again_when_its_client_hangs_up() {
     eventually("the first upload's file to be gone", || (lies_there() == 0).then_some(()));
     eventually("the first upload's room", || (upload(proxy.address, "second", 2, MIB).status == 201).then_some(()));
     assert_eq!(proxy.record("first"), None);
+}
+
+#[test]
+fn an_upload_that_does_not_say_how_long_it_is_goes_on_with_its_length() {
+    let (sink, folder) = (Sink::start(), tempfile::tempdir().expect("a folder"));
+    let proxy = setup(&sink, &folder).start();
+    let upload = Upload::begin_chunked(proxy.address, "/pay", "k");
+    let upload = (0..30).fold(upload, |upload, number| upload.send_chunk(&[number; 10_001]));
+    let answer = upload.end_chunks().answer();
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let bytes: Vec<u8> = (0..30).flat_map(|number| [number; 10_001]).collect();
+    let whole = Taken { key: "k".to_owned(), length: Some(300_030), digest: sink::digest(&bytes) };
+    assert_eq!(sink.taken(), [whole]);
 }
 
 #[test]

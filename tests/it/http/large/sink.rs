@@ -64,7 +64,7 @@ fn serve(stream: &TcpStream, taken: &Mutex<Vec<Taken>>, blocked: &Signal) -> io:
         let length = head.first("content-length").and_then(|length| length.parse().ok());
         let digest = match length {
             Some(length) => digest_of(&mut reader, length)?,
-            None => hex(&Sha256::digest(read_body(&mut reader, &head, Kind::Request)?)),
+            None => digest(&read_body(&mut reader, &head, Kind::Request)?),
         };
         let key = head.first("idempotency-key").unwrap_or_default().to_owned();
         taken.lock().expect("nobody panics in here").push(Taken { key, length, digest: digest.clone() });
@@ -146,6 +146,10 @@ impl Pattern {
     }
 }
 
+pub fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a string takes it");
@@ -210,7 +214,14 @@ impl Upload {
     pub fn send_chunk(self, bytes: &[u8]) -> Upload {
         let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
         chunk.extend_from_slice(bytes);
+        chunk.extend_from_slice(b"\r\n");
         (&self.stream).write_all(&chunk).expect("the proxy reads");
+        self
+    }
+
+    /// Sends the last chunk.
+    pub fn end_chunks(self) -> Upload {
+        (&self.stream).write_all(b"0\r\n\r\n").expect("the proxy reads");
         self
     }
 
