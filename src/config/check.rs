@@ -14,7 +14,7 @@ use super::upstreams::{UPSTREAM, UpstreamUrl, upstreams};
 use super::values::show_size;
 use super::{Config, overlap, warnings};
 use crate::http::policy::Mode;
-use crate::http::spool::IN_MEMORY_BYTES;
+use crate::http::spool::{BESIDE_FILE_BYTES, IN_MEMORY_BYTES};
 use crate::proxy::listener::ListenerSpec;
 use crate::proxy::router::{RouteSpec, Router};
 use crate::proxy::upstream::UpstreamSpec;
@@ -109,12 +109,10 @@ fn check_buffers(file: &File, listener: &ListenerSpec, routes: &[Built<'_>], fin
     let spooled = file.listener.as_ref().and_then(|given| given.value.max_spooled.as_ref()).map(Given::span);
     for route in routes.iter().filter(|route| route.spec.policy.mode != Mode::Off) {
         let policy = &route.spec.policy;
-        let in_memory = match policy.needs_whole_body() {
-            true => policy.max_request_body,
-            false => policy.max_request_body.min(IN_MEMORY_BYTES),
-        };
+        let is_spooled = !policy.needs_whole_body() && policy.max_request_body > IN_MEMORY_BYTES;
+        let in_memory = if is_spooled { BESIDE_FILE_BYTES } else { policy.max_request_body };
         let needed = in_memory.saturating_add(policy.max_response_body);
-        if policy.max_request_body > in_memory && policy.max_request_body as u64 > listener.max_spooled_bytes {
+        if is_spooled && policy.max_request_body as u64 > listener.max_spooled_bytes {
             let size = route.policy.max_request_body.as_ref().map(Given::span);
             let (found, needed) = (show_size(listener.max_spooled_bytes), show_size(policy.max_request_body as u64));
             let wrong = Diagnostic::error(format!("`max_spooled` is {found}, but one request may take {needed}"));

@@ -9,7 +9,7 @@ use http_body::Body;
 use tracing::warn;
 
 use super::budget::{Budget, Reserved};
-use super::spool::{IN_MEMORY_BYTES, PIECE_BYTES, Spool, Spooled, Spooling};
+use super::spool::{BESIDE_FILE_BYTES, IN_MEMORY_BYTES, PIECE_BYTES, Spool, Spooled, Spooling};
 
 /// Chunks below this size are joined, so that a body of many crumbs does not cost more than its bytes.
 const CRUMB_BYTES: usize = 1024;
@@ -124,19 +124,19 @@ impl<'a> Held<'a> {
     /// Counts what has come, and writes it to a file where it is more than is held in memory. Says whether there was
     /// room.
     async fn settle(&mut self) -> bool {
-        let more = self.chunks.bytes.saturating_sub(self.reserved.bytes());
+        let spool = self.room.spool.filter(|_| self.chunks.bytes > IN_MEMORY_BYTES);
+        let needed = if spool.is_some() { self.chunks.bytes.max(BESIDE_FILE_BYTES) } else { self.chunks.bytes };
+        let more = needed.saturating_sub(self.reserved.bytes());
         if !self.reserved.grow(more) {
             if self.chunks.bytes > self.room.overdraft_bytes {
                 return false;
             }
             self.reserved.grow_beyond(more);
         }
-        match self.room.spool {
-            Some(spool) if self.chunks.bytes > IN_MEMORY_BYTES => {
-                // Boxed: few bodies are large, and the others would carry the room for it.
-                Box::pin(self.write_out(spool)).await
-            }
-            _ => true,
+        match spool {
+            // Boxed: few bodies are large, and the others would carry the room for it.
+            Some(spool) => Box::pin(self.write_out(spool)).await,
+            None => true,
         }
     }
 
@@ -169,7 +169,7 @@ impl<'a> Held<'a> {
         let mut chunks = chunks.finish();
         let spooled = spooling.and_then(Spooling::finish);
         if spooled.is_some() {
-            // A piece will be in memory when it is read. The end of a large body is a small part of a large buffer.
+            // A piece will be in memory when it is read. The end of a large body is a small part of a larger buffer.
             reserved.shrink_to(bytes + PIECE_BYTES);
             chunks = if bytes == 0 { Vec::new() } else { vec![Bytes::from(chunks.concat())] };
         }

@@ -24,6 +24,9 @@ pub const IN_MEMORY_BYTES: usize = 64 << 10;
 /// How much of a file is read at once.
 pub(super) const PIECE_BYTES: usize = 64 << 10;
 
+/// What a body in a file takes of the memory: its end, and a piece on its way there or back.
+pub const BESIDE_FILE_BYTES: usize = IN_MEMORY_BYTES + PIECE_BYTES;
+
 /// How many pieces are written and read at a time.
 const MAX_OPERATIONS: usize = 8;
 
@@ -98,6 +101,11 @@ impl Spool {
         let max_bytes = usize::try_from(max_bytes).unwrap_or(usize::MAX).min(isize::MAX.unsigned_abs());
         let places = Arc::new(Semaphore::new(MAX_OPERATIONS));
         Ok(Spool { shared: Arc::new(Shared { folder, max_bytes, budget: Budget::new(max_bytes), places }) })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.shared.folder
     }
 
     /// How many bytes lie in files now.

@@ -64,7 +64,7 @@ fn a_body_that_does_not_count_cannot_have_a_form() {
 fn buffers_have_to_hold_one_request_and_its_response() {
     // Of a request only the beginning is in memory.
     let to = "[listener]\nmax_buffered = «\"1MiB\"»\n";
-    let message = "`max_buffered` is 1MiB, but one request and its response may take 1088KiB";
+    let message = "`max_buffered` is 1MiB, but one request and its response may take 1152KiB";
     assert_one(LISTENER, to, Severity::Error, message, None);
     // But all of it where it is read as JSON.
     let to = "[defaults]\nmax_request_body = «\"8MiB\"»\nmax_response_body = \"256MiB\"\nfingerprint = { body = \"json\" }\n";

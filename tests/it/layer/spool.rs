@@ -1,6 +1,9 @@
 //! Large bodies of requests lie in files without a name, whoever uses the layer.
 
+use std::fs::File;
 use std::future::Future;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -59,6 +62,13 @@ impl Spooling {
     fn files(&self) -> usize {
         std::fs::read_dir(self.folder.path()).expect("a folder").count()
     }
+}
+
+/// The way to the only open file of a folder, which has no name there.
+fn open_file(folder: &Path) -> Option<PathBuf> {
+    let mut open = std::fs::read_dir("/proc/self/fd").expect("a process").flatten().map(|entry| entry.path());
+    let is_there = |path: &PathBuf| std::fs::read_link(path).is_ok_and(|target| target.starts_with(folder));
+    open.find(is_there)
 }
 
 async fn until(mut is_so: impl FnMut() -> bool) {
@@ -192,17 +202,36 @@ async fn a_used_up_spool_is_overload_and_nothing_is_left_of_it() {
 }
 
 #[tokio::test]
+async fn a_file_that_cannot_be_read_to_its_end_is_an_error_and_no_shorter_body() {
+    let spooling = Spooling::new(large_policy(), 10 << 20, |request, spool| async move {
+        let file = open_file(spool.folder()).expect("it is open");
+        let file = File::options().write(true).open(file).expect("it can be written");
+        file.set_len(150_000).expect("it gets shorter");
+        let error = request.into_body().collect().await.expect_err("bytes are missing");
+        let error = error.downcast::<std::io::Error>().expect("an error of the file");
+        assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
+        Err(Failed)
+    });
+    let request = upload("k", in_chunks(&pattern(300_000)));
+    assert_eq!(spooling.stand.try_send(request).await.expect_err("the handler fails"), Failed);
+    spooling.everything_comes_back().await;
+}
+
+#[tokio::test]
 async fn a_client_that_hangs_up_takes_its_file_along() {
     let spooling = Spooling::new(large_policy(), 10 << 20, |_, _| async { Ok(created("done")) });
     let first: &'static [u8] = pattern(200_000).to_vec().leak();
     {
         let mut sending = pin!(spooling.stand.service.clone().oneshot(upload("k", endless(first))));
-        let used = until(|| spooling.spool.used_bytes() >= 200_000);
+        let used = until(|| open_file(spooling.folder.path()).is_some());
         tokio::select! {
             answer = &mut sending => panic!("the body has not ended, but: {answer:?}"),
             () = used => {}
         }
         assert_eq!(spooling.files(), 0, "its file has no name");
+        let file = open_file(spooling.folder.path()).expect("it is open");
+        let file = std::fs::metadata(file).expect("a file");
+        assert_eq!(file.permissions().mode() & 0o777, 0o600);
     }
     spooling.everything_comes_back().await;
     assert_eq!((spooling.stand.executions(), spooling.stand.records().await.len()), (0, 0));
