@@ -20,8 +20,8 @@ use tracing::{Instrument, debug, warn};
 
 use super::answer::{self, Answer};
 use super::attempt::{Attempt, Gate, IDEMPOTENCY_ATTEMPT, IDEMPOTENCY_STATUS, NOT_EXECUTED};
-use super::body::{KeptBody, RequestBody, ResponseBody};
-use super::collect::{Collected, Overdraft, Stopped, collect};
+use super::body::{ReadBody, RequestBody, ResponseBody};
+use super::collect::{Stopped, collect};
 use super::drain::{Drain, Running};
 use super::keyed::{KeyPlace, Printer, joined, key_with_body, scope};
 use super::layer::Settings;
@@ -50,7 +50,7 @@ pub(super) struct Execution<S> {
 /// A request whose key, record and fingerprint are known.
 struct Keyed {
     parts: Parts,
-    body: KeptBody,
+    body: ReadBody,
     key: Key,
     id: RecordId,
     fingerprint: Fingerprint,
@@ -108,10 +108,8 @@ impl<S> Execution<S> {
         };
         failpoint::reach("body-reading");
         let mut printer = Printer::new(&policy.fingerprint, &parts);
-        let read = collect(body, policy.max_request_body, &self.settings.budget, Overdraft::Never, |chunk| {
-            printer.chunk(chunk)
-        })
-        .await;
+        let room = self.settings.room_for_request(printer.whole_body(&place));
+        let read = collect(body, room, |chunk| printer.chunk(chunk)).await;
         let collected = match read {
             Ok(collected) => collected,
             Err(Stopped::TooMuch(excess, _)) => {
@@ -121,14 +119,15 @@ impl<S> Execution<S> {
         };
         let key = match place {
             KeyPlace::Found(key) => Ok(Some(key)),
-            KeyPlace::Body | KeyPlace::Nowhere => key_with_body(&policy, &parts, &joined(&collected.chunks)),
+            KeyPlace::Body => key_with_body(&policy, &parts, &joined(&collected.chunks)),
+            KeyPlace::Nowhere => Ok(None),
         };
         let key = match (key, policy.key) {
             (Ok(Some(key)), _) => key,
             (Err(refusal), _) => return Ok(self.refuse(refusal)),
             (Ok(None), KeyRule::Required) => return Ok(self.refuse(Refusal::KeyMissing)),
             (Ok(None), KeyRule::Optional) => {
-                let request = Request::from_parts(parts, RequestBody::kept(collected.into()));
+                let request = Request::from_parts(parts, RequestBody::read(collected.into()));
                 return self.inner.call(request).await.map(without_ours);
             }
         };
@@ -139,7 +138,7 @@ impl<S> Execution<S> {
         let id = RecordId::new(&scope, &key);
         let fingerprint = printer.finish(&collected.chunks);
         self.report.record = Some(id);
-        let keyed = Keyed { parts, body: Collected::into(collected), key, id, fingerprint };
+        let keyed = Keyed { parts, body: collected.into(), key, id, fingerprint };
         // Counted before it is asked: either the end of the process waits for this one, or this one knows of the end.
         let running = self.settings.drain.as_ref().map(Drain::begin);
         if self.settings.drain.as_ref().is_some_and(Drain::is_over) {
@@ -163,7 +162,8 @@ impl<S> Execution<S> {
         S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
         S::Future: Send,
         S::Error: Send + 'static,
-        B: Send + 'static,
+        B: Body + Send + 'static,
+        B::Error: Into<BoxError>,
         R: Body<Data = Bytes> + Send + Unpin + 'static,
         R::Error: Into<BoxError>,
     {
@@ -180,6 +180,8 @@ impl<S> Execution<S> {
     where
         S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
         S::Future: Send,
+        B: Body,
+        B::Error: Into<BoxError>,
         R: Body<Data = Bytes> + Send + Unpin + 'static,
         R::Error: Into<BoxError>,
     {
@@ -191,7 +193,7 @@ impl<S> Execution<S> {
             Err(StoreError::Corrupt | StoreError::UnknownFormat(_)) => Ok(self.refuse(Refusal::RecordUnreadable)),
             Err(error) if policy.store_down == StoreDown::Bypass => {
                 warn!(route = %policy.terms.route, %error, "the store does not answer: forwarded unprotected");
-                let response = self.inner.call(Request::from_parts(keyed.parts, RequestBody::kept(keyed.body))).await?;
+                let response = self.inner.call(Request::from_parts(keyed.parts, RequestBody::read(keyed.body))).await?;
                 Ok(self.with_status("bypassed", without_ours(response)))
             }
             Err(error) => {
@@ -251,6 +253,8 @@ impl<S> Execution<S> {
     where
         S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
         S::Future: Send,
+        B: Body,
+        B::Error: Into<BoxError>,
         R: Body<Data = Bytes> + Send + Unpin + 'static,
         R::Error: Into<BoxError>,
     {
@@ -263,7 +267,7 @@ impl<S> Execution<S> {
         let gate = Arc::new(Gate { holds: Box::new(holds), passed: AtomicBool::new(false) });
         parts.headers.insert(IDEMPOTENCY_ATTEMPT, number.into());
         parts.extensions.insert(Attempt { key, id, number, gate: gate.clone() });
-        let request = Request::from_parts(parts, RequestBody::kept(body));
+        let request = Request::from_parts(parts, RequestBody::read(body));
         let settings = self.settings.clone();
         let work = async {
             let response = self.inner.call(request).await?;

@@ -29,6 +29,15 @@ pub(super) enum KeyPlace {
     Nowhere,
 }
 
+/// Whether a request's body has to be in memory as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WholeBody {
+    /// It is read as JSON.
+    Needed,
+    /// Byte after byte will do.
+    NotNeeded,
+}
+
 /// Looks for the key in the head; the first source that is present counts.
 pub(super) fn key_in_head(policy: &Policy, parts: &Parts) -> Result<KeyPlace, Refusal> {
     for source in &policy.key_from {
@@ -275,6 +284,14 @@ impl<'a> Printer<'a> {
         Printer { rule, builder, body }
     }
 
+    /// Whether the body has to be in memory, when the key is in this place.
+    pub(super) fn whole_body(&self, place: &KeyPlace) -> WholeBody {
+        match (place, self.body) {
+            (KeyPlace::Body, _) | (_, BodyCounts::Whole) => WholeBody::Needed,
+            (KeyPlace::Found(_) | KeyPlace::Nowhere, BodyCounts::AsItComes | BodyCounts::No) => WholeBody::NotNeeded,
+        }
+    }
+
     /// Takes the next chunk of the body.
     pub(super) fn chunk(&mut self, chunk: &[u8]) {
         if self.body == BodyCounts::AsItComes {
@@ -282,7 +299,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// Closes the fingerprint with all chunks of the body.
+    /// Closes the fingerprint; with all chunks of the body, where that has to be in memory.
     pub(super) fn finish(mut self, chunks: &[Bytes]) -> Fingerprint {
         if let (BodyCounts::Whole, BodyForm::Json { omit }) = (self.body, &self.rule.body) {
             let body = joined(chunks);

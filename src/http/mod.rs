@@ -20,6 +20,7 @@ pub(crate) mod replay;
 mod reply;
 pub mod report;
 pub mod service;
+pub mod spool;
 
 pub use attempt::{Attempt, Disposition};
 pub use layer::IdempotencyLayer;

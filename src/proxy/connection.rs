@@ -27,6 +27,8 @@ use crate::proxy::headers::Peer;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How much is read to tell the protocol.
 const FRONT_BYTES: usize = 4096;
+/// What a connection over HTTP/1 reads ahead, and how much it lets pile up of what it writes; a head is no larger.
+const BUFFER_BYTES: usize = 64 << 10;
 const MAX_STREAMS: u32 = 128;
 const MAX_HEADER_LIST_BYTES: u32 = 64 << 10;
 
@@ -54,7 +56,7 @@ pub(super) async fn serve(gateway: Arc<Gateway>, mut stream: TcpStream, address:
         Protocol::Http1 => {
             let mut builder = http1::Builder::new();
             // The socket keeps the clocks.
-            builder.timer(TokioTimer::new()).header_read_timeout(None);
+            builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(BUFFER_BYTES);
             let served = builder.serve_connection(socket, service);
             until_left(served, |connection| connection.graceful_shutdown(), leave).await
         }

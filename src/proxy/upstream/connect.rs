@@ -27,6 +27,8 @@ use crate::proxy::BoxError;
 /// streams, so that none has to wait for another's client.
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const MAX_HEADER_LIST_BYTES: u32 = 64 << 10;
+/// What a connection reads ahead, and how much it lets pile up of what it writes; a head is no larger.
+const BUFFER_BYTES: usize = 64 << 10;
 
 /// Why there is no connection. Whatever the reason: nothing was sent.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +95,8 @@ where
     B::Error: Into<BoxError>,
 {
     let traffic = socket.traffic();
-    let (sender, connection) = http1::Builder::new().handshake(socket).await.map_err(ConnectError::Handshake)?;
+    let handshake = http1::Builder::new().max_buf_size(BUFFER_BYTES).handshake(socket);
+    let (sender, connection) = handshake.await.map_err(ConnectError::Handshake)?;
     let watched = traffic.clone();
     tokio::spawn(async move {
         tokio::select! {

@@ -6,6 +6,7 @@ mod framing;
 mod grpc;
 mod http2;
 mod http2_upstream;
+mod large;
 mod limits;
 pub mod raw;
 mod replay;
