@@ -63,7 +63,7 @@ section! {
         /// Connections at once.
         max_connections: Count<1, 1_000_000>,
         /// All request and response buffers together; above it requests get 503.
-        max_buffered: Size<1024, { 1 << 40 }>,
+        max_buffered: Size<{ 64 << 10 }, { 1 << 40 }>,
         /// Addresses and networks that may set X-Forwarded-* and Forwarded.
         trusted_proxies: Vec<Given<IpNet>>,
     }

@@ -21,6 +21,7 @@ use tracing::{Instrument, debug, warn};
 use super::answer::{self, Answer};
 use super::attempt::{Attempt, Gate, IDEMPOTENCY_ATTEMPT, IDEMPOTENCY_STATUS, NOT_EXECUTED};
 use super::body::{KeptBody, RequestBody, ResponseBody};
+use super::budget::Reserved;
 use super::collect::{Collected, Overdraft, Stopped, collect};
 use super::drain::{Drain, Running};
 use super::keyed::{KeyPlace, Printer, joined, key_with_body, scope};
@@ -54,6 +55,18 @@ struct Keyed {
     key: Key,
     id: RecordId,
     fingerprint: Fingerprint,
+    /// The room in the budget of everything but the body.
+    room: Reserved,
+}
+
+/// What an execution takes beside its fields and its body, about.
+const EXECUTION_BYTES: usize = 4096;
+
+/// What an execution takes beside its body. It goes on without its client, so that clients alone do not bound how many
+/// there are.
+fn size_of_execution(parts: &Parts) -> usize {
+    let fields: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    EXECUTION_BYTES + parts.uri.path_and_query().map_or(0, |target| target.as_str().len()) + fields
 }
 
 impl<S> Execution<S> {
@@ -106,6 +119,9 @@ impl<S> Execution<S> {
             // Without a key nobody asks whose it is.
             (scope, _) => scope,
         };
+        let Some(room) = self.settings.budget.reserve(size_of_execution(&parts)) else {
+            return Ok(self.refuse(Refusal::Overloaded));
+        };
         failpoint::reach("body-reading");
         let mut printer = Printer::new(&policy.fingerprint, &parts);
         let read = collect(body, policy.max_request_body, &self.settings.budget, Overdraft::Never, |chunk| {
@@ -139,7 +155,7 @@ impl<S> Execution<S> {
         let id = RecordId::new(&scope, &key);
         let fingerprint = printer.finish(&collected.chunks);
         self.report.record = Some(id);
-        let keyed = Keyed { parts, body: Collected::into(collected), key, id, fingerprint };
+        let keyed = Keyed { parts, body: Collected::into(collected), key, id, fingerprint, room };
         // Counted before it is asked: either the end of the process waits for this one, or this one knows of the end.
         let running = self.settings.drain.as_ref().map(Drain::begin);
         if self.settings.drain.as_ref().is_some_and(Drain::is_over) {
@@ -255,7 +271,7 @@ impl<S> Execution<S> {
         R::Error: Into<BoxError>,
     {
         failpoint::reach("reserved");
-        let Keyed { mut parts, body, key, id, fingerprint } = keyed;
+        let Keyed { mut parts, body, key, id, fingerprint, room: _room } = keyed;
         let number = claim.attempt();
         let (claim_holds, drain) = (claim.watch(), self.settings.drain.clone());
         // Once the time is over nothing begins: what ends then makes room for what waited.
