@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use crate::proxy::connection::activity::Activity;
+use crate::proxy::connection::activity::{Activity, MAX_GIVEN_UP};
 use crate::proxy::connection::socket::{ClientSocket, Clocks, Protocol};
 use crate::proxy::gateway::{Connection, Gateway};
 use crate::proxy::headers::Peer;
@@ -65,14 +65,22 @@ pub(super) async fn serve(gateway: Arc<Gateway>, mut stream: TcpStream, address:
                 .max_concurrent_streams(MAX_STREAMS)
                 .max_header_list_size(MAX_HEADER_LIST_BYTES);
             let served = builder.serve_connection(socket, service);
+            let enough = async {
+                tokio::select! {
+                    () = leave => {}
+                    () = watched.gives_up_more_than(MAX_GIVEN_UP) => debug!(peer = %address, "a client gives up much"),
+                }
+            };
             // Boxed: it is large, and the other connections would carry the room for it.
             Box::pin(async {
                 tokio::select! {
-                    ended = until_left(served, |connection| connection.graceful_shutdown(), leave) => ended,
+                    ended = until_left(served, |connection| connection.graceful_shutdown(), enough) => ended,
                     () = watched.stalls(clocks.write) => {
                         debug!(peer = %address, "a client takes nothing of an answer");
                         Ok(())
                     }
+                    // It was told to leave, and goes on.
+                    () = watched.gives_up_more_than(2 * MAX_GIVEN_UP) => Ok(()),
                 }
             })
             .await
@@ -114,7 +122,7 @@ impl Future for Leave {
 async fn until_left<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     say: impl FnOnce(Pin<&mut C>),
-    leave: Leave,
+    leave: impl Future<Output = ()>,
 ) -> hyper::Result<()> {
     let mut connection = pin!(connection);
     tokio::select! {

@@ -2,7 +2,9 @@
 
 mod fields;
 mod forwarding;
+mod frames;
 mod framing;
+mod hostile;
 mod http2;
 mod limits;
 pub mod raw;

@@ -220,6 +220,19 @@ impl Proxy {
         eventually("the process to end", || self.child.try_wait().expect("a child"))
     }
 
+    /// The most memory that the process has had so far.
+    pub fn peak_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
+        let kibibytes: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kibibytes << 10
+    }
+
+    /// Everything that the process has said.
+    pub fn said(&self) -> String {
+        self.output.text()
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the process is there");
     }
