@@ -28,7 +28,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How much is read to tell the protocol.
 const FRONT_BYTES: usize = 4096;
 const MAX_STREAMS: u32 = 128;
-const MAX_HEADER_LIST_BYTES: u32 = 64 << 10;
+/// The largest head, whichever the protocol: a client that never ends it holds so much.
+const MAX_HEAD_BYTES: u32 = 64 << 10;
 
 /// Serves a connection until it ends, or until the last request after `leave` is answered.
 pub(super) async fn serve(gateway: Arc<Gateway>, mut stream: TcpStream, address: SocketAddr, mut leave: Leave) {
@@ -54,16 +55,13 @@ pub(super) async fn serve(gateway: Arc<Gateway>, mut stream: TcpStream, address:
         Protocol::Http1 => {
             let mut builder = http1::Builder::new();
             // The socket keeps the clocks.
-            builder.timer(TokioTimer::new()).header_read_timeout(None);
+            builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES as usize);
             let served = builder.serve_connection(socket, service);
             until_left(served, |connection| connection.graceful_shutdown(), leave).await
         }
         Protocol::Http2 => {
             let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(MAX_STREAMS)
-                .max_header_list_size(MAX_HEADER_LIST_BYTES);
+            builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEAD_BYTES);
             let served = builder.serve_connection(socket, service);
             let enough = async {
                 tokio::select! {

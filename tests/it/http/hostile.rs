@@ -271,6 +271,23 @@ fn a_head_of_a_mebibyte_is_refused() {
 }
 
 #[test]
+fn heads_that_never_end_hold_little_each() {
+    let stage = Stage::new();
+    let head = format!("GET / HTTP/1.1\r\nhost: api.test\r\nx-large: {}", "x".repeat(300 << 10));
+    let held: Vec<TcpStream> = (0..200)
+        .map(|_| {
+            let mut stream = stage.connect();
+            let _ = stream.write_all(head.as_bytes());
+            stream
+        })
+        .collect();
+    for mut stream in held {
+        assert_refused(&answer_of(&mut stream), 431);
+    }
+    stage.assert_unharmed();
+}
+
+#[test]
 fn ten_thousand_field_lines_are_refused() {
     let stage = Stage::new();
     let mut stream = stage.connect();
