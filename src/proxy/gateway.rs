@@ -167,7 +167,7 @@ impl Connection {
     ) -> Result<Response<ReplyBody>, Infallible> {
         let began = Instant::now();
         let number = self.activity.request_begins();
-        let mut active = Active { connection: self.clone(), route: None, number };
+        let mut active = Active { connection: self.clone(), route: None, number, is_answered: false };
         let (mut parts, incoming) = request.into_parts();
         let (method, target, version) = (parts.method.clone(), parts.uri.clone(), parts.version);
         let body = ClientBody::new(incoming, version, self.activity.clone(), self.gateway.listener.body_timeout);
@@ -219,6 +219,8 @@ impl Connection {
         if self.activity.has_unread_body() && version <= http::Version::HTTP_11 {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        active.is_answered = true;
+        self.activity.request_is_answered();
         let is_watched = version == http::Version::HTTP_2;
         if is_watched && !response.body().is_end_stream() {
             self.activity.answer_is_held(number);
@@ -321,10 +323,15 @@ struct Active {
     connection: Arc<Connection>,
     route: Option<usize>,
     number: usize,
+    /// Whether the client waited for the answer's head.
+    is_answered: bool,
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
+        if !self.is_answered {
+            self.connection.activity.request_is_given_up();
+        }
         self.connection.activity.request_ends();
         if let Some(route) = self.route {
             self.connection.gateway.observer.ended(route);

@@ -2,8 +2,10 @@
 
 mod fields;
 mod forwarding;
+mod frames;
 mod framing;
 mod grpc;
+mod hostile;
 mod http2;
 mod http2_upstream;
 mod large;
