@@ -20,6 +20,7 @@ pub(crate) mod replay;
 mod reply;
 pub mod report;
 pub mod service;
+pub(crate) mod upgrade;
 
 pub use attempt::{Attempt, Disposition};
 pub use layer::IdempotencyLayer;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -28,8 +28,10 @@ use crate::http::attempt::{Attempt, Disposition, IDEMPOTENCY_OUTCOME, UpstreamTi
 use crate::http::body::{ClientBodyError, RequestBody};
 use crate::http::policy::Policy;
 use crate::http::refusal::Refusal;
+use crate::http::upgrade;
 use crate::proxy::connection::body::ClientBody;
 use crate::proxy::headers::remove_hop_by_hop;
+use crate::proxy::tunnel::{Switched, UpstreamEnd};
 use crate::proxy::upstream::body::{Patience, Progress, Sent, UpstreamBody};
 use crate::proxy::upstream::pool::{Lease, NoConnection, Pool, Want};
 use crate::proxy::upstream::socket::Traffic;
@@ -64,6 +66,7 @@ impl Forward {
             }
         }
         frame_as_http1(&mut request);
+        let protocols = request.headers().get(UPGRADE).cloned();
         let began = Instant::now();
         let mut want = Want::Any;
         loop {
@@ -80,6 +83,9 @@ impl Forward {
             let progress = request.body().progress();
             let answer = lease.send(*request);
             let failure = match head(lease.traffic(), progress, answer, spec.response_timeout).await {
+                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    return self.switch(response, lease, began, protocols);
+                }
                 Ok(response) => return self.deliver(response, lease, began, attempt.is_some()),
                 Err(failure) => failure,
             };
@@ -134,6 +140,31 @@ impl Forward {
         }
     }
 
+    /// The head of an answer after which the connection speaks another protocol.
+    fn switch(
+        &self,
+        mut response: Response<Incoming>,
+        lease: Lease<Sent>,
+        began: Instant,
+        protocols: Option<HeaderValue>,
+    ) -> Response<UpstreamBody> {
+        let spec = self.pool.spec();
+        let socket = hyper::upgrade::on(&mut response);
+        let (mut parts, _) = response.into_parts();
+        if !protocols.is_some_and(|protocols| upgrade::is_one_of(&protocols, &parts.headers)) {
+            // Nobody asked for it: what follows is not HTTP.
+            warn!(upstream = %spec.name, "the upstream switched protocols unasked");
+            return self.refuse(Refusal::UpstreamLost, Disposition::Unknown("upstream-lost"));
+        }
+        let chosen: Vec<HeaderValue> = parts.headers.get_all(UPGRADE).iter().cloned().collect();
+        remove_hop_by_hop(&mut parts.headers);
+        parts.headers.remove(CONTENT_LENGTH);
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.extend(chosen.into_iter().map(|protocol| (UPGRADE, protocol)));
+        parts.extensions.insert(Switched::new(UpstreamEnd::new(socket, lease, spec.response_timeout)));
+        Response::from_parts(parts, UpstreamBody::empty(began.elapsed()))
+    }
+
     fn deliver(
         &self,
         response: Response<Incoming>,
@@ -143,11 +174,6 @@ impl Forward {
     ) -> Response<UpstreamBody> {
         let spec = self.pool.spec();
         let (mut parts, incoming) = response.into_parts();
-        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            // Nobody asked for it: what follows is not HTTP.
-            warn!(upstream = %spec.name, "the upstream switched protocols unasked");
-            return self.refuse(Refusal::UpstreamLost, Disposition::Unknown("upstream-lost"));
-        }
         parts.version = Version::HTTP_11;
         settle_length(&mut parts.headers, &incoming);
         let idle_for = keep_alive(&parts.headers).unwrap_or(spec.idle_timeout);

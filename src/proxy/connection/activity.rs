@@ -21,6 +21,7 @@ pub struct Activity {
     /// Who reads the socket.
     reader: Mutex<Option<Waker>>,
     has_unread_body: AtomicBool,
+    is_tunnel: AtomicBool,
     /// Of HTTP/2's answers: since when a part waits to be sent, by the answer's number.
     held: Mutex<HashMap<usize, Instant>>,
 }
@@ -35,6 +36,7 @@ impl Activity {
             awake_at: AtomicU64::new(u64::MAX),
             reader: Mutex::default(),
             has_unread_body: AtomicBool::new(false),
+            is_tunnel: AtomicBool::new(false),
             held: Mutex::default(),
         }
     }
@@ -78,6 +80,16 @@ impl Activity {
         {
             reader.wake_by_ref();
         }
+    }
+
+    /// HTTP ends on the connection, and with it the clocks that it has there.
+    pub(in crate::proxy) fn becomes_tunnel(&self) {
+        self.requests.fetch_add(1, Ordering::AcqRel);
+        self.is_tunnel.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.is_tunnel.load(Ordering::Acquire)
     }
 
     /// A part of an answer was handed on, and nobody has asked for the next one yet.

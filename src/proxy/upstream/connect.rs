@@ -61,7 +61,7 @@ where
     let (watched, stall_limit) = (traffic.clone(), spec.response_timeout);
     tokio::spawn(async move {
         tokio::select! {
-            ended = connection => if let Err(error) = ended {
+            ended = connection.with_upgrades() => if let Err(error) = ended {
                 debug!(%error, "an upstream connection ended early");
             },
             () = watched.stalls(stall_limit) => warn!("a client took nothing of its answer; the upstream's connection is closed"),

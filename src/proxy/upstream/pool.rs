@@ -220,6 +220,12 @@ impl<B> Lease<B> {
         &self.traffic
     }
 
+    /// A place for what the connection becomes when it ends as one of HTTP. Its own place comes free then.
+    pub(in crate::proxy) fn place_after(&self) -> Place<B> {
+        self.pool.upstream.open.fetch_add(1, Ordering::AcqRel);
+        Place(self.pool.upstream.clone())
+    }
+
     /// Keeps the connection for the next exchange, for at most this long.
     pub fn give_back(mut self, idle_for: Duration) {
         let Some(sender) = self.sender.take() else { return };
@@ -258,7 +264,7 @@ impl<B> Drop for Lease<B> {
 }
 
 /// A place for a connection; it is free again when the connection has ended, whoever used it.
-pub(super) struct Place<B>(Arc<Upstream<B>>);
+pub(in crate::proxy) struct Place<B>(Arc<Upstream<B>>);
 
 impl<B> Drop for Place<B> {
     fn drop(&mut self) {

@@ -8,3 +8,5 @@ mod limits;
 pub mod raw;
 mod replay;
 mod targets;
+mod upgrade;
+mod websocket;
