@@ -18,7 +18,8 @@ use tracing::debug;
 
 use crate::proxy::BoxError;
 use crate::proxy::upstream::body::Sent;
-use crate::proxy::upstream::pool::{Lease, Place};
+use crate::proxy::upstream::lease::Lease;
+use crate::proxy::upstream::pool::Place;
 
 /// How much is on its way in one direction.
 const BUFFER_BYTES: usize = 8 << 10;
