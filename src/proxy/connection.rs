@@ -49,7 +49,8 @@ pub(super) async fn serve(gateway: Arc<Gateway>, mut stream: TcpStream, address:
     let activity = Arc::new(Activity::new());
     let peer = Peer::new(address, &spec.trusted_proxies);
     let connection = Arc::new(Connection::new(gateway, peer, activity.clone()));
-    let service = service_fn(move |request| connection.clone().answer(request));
+    let answering = connection.clone();
+    let service = service_fn(move |request| answering.clone().answer(request));
     let watched = activity.clone();
     let socket = ClientSocket::new(stream, front, activity, protocol, clocks, deadline);
     let ended = match protocol {
@@ -57,8 +58,13 @@ pub(super) async fn serve(gateway: Arc<Gateway>, mut stream: TcpStream, address:
             let mut builder = http1::Builder::new();
             // The socket keeps the clocks.
             builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES as usize);
-            let served = builder.serve_connection(socket, service);
-            until_left(served, |connection| connection.graceful_shutdown(), leave).await
+            let served = builder.serve_connection(socket, service).with_upgrades();
+            let ended = until_left(served, |connection| connection.graceful_shutdown(), leave).await;
+            if let Some(switch) = connection.take_switch() {
+                // Boxed like the other rare one below.
+                Box::pin(switch.run(clocks.idle)).await;
+            }
+            ended
         }
         Protocol::Http2 => {
             let mut builder = http2::Builder::new(TokioExecutor::new());

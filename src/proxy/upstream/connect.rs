@@ -100,7 +100,7 @@ where
     let watched = traffic.clone();
     tokio::spawn(async move {
         tokio::select! {
-            ended = connection => if let Err(error) = ended {
+            ended = connection.with_upgrades() => if let Err(error) = ended {
                 debug!(%error, "an upstream connection ended early");
             },
             () = watched.stalls(stall_limit) => warn!("a client took nothing of its answer; the upstream's connection is closed"),

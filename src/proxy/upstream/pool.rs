@@ -177,6 +177,12 @@ impl<B> Pool<B> {
         Pool { upstream, worker }
     }
 
+    /// A place for a connection that stands already.
+    pub(super) fn place_beside(&self) -> Place<B> {
+        self.upstream.open.fetch_add(1, Ordering::AcqRel);
+        Place(self.upstream.clone())
+    }
+
     /// The upstream's settings.
     pub fn spec(&self) -> &UpstreamSpec {
         &self.upstream.spec
@@ -300,7 +306,7 @@ where
 }
 
 /// A place for a connection; it is free again when the connection has ended, whoever used it.
-pub(super) struct Place<B>(Arc<Upstream<B>>);
+pub(in crate::proxy) struct Place<B>(Arc<Upstream<B>>);
 
 impl<B> Drop for Place<B> {
     fn drop(&mut self) {

@@ -13,6 +13,8 @@ mod limits;
 pub mod raw;
 mod replay;
 mod targets;
+mod upgrade;
 mod upstream_race;
 mod upstream_tls;
 mod upstream_unix;
+mod websocket;
