@@ -49,6 +49,12 @@ pub(super) fn listener(
     if let Some(size) = &file.max_buffered {
         spec.max_buffered_bytes = size.value.0 as usize;
     }
+    if let Some(folder) = &file.spool_dir {
+        spec.spool_dir = Some(folder.value.clone().into());
+    }
+    if let Some(size) = &file.max_spooled {
+        spec.max_spooled_bytes = size.value.0;
+    }
     spec.tls = file.tls.as_ref().and_then(|given| tls(given, lookups, findings));
     let address = override_address("--listen", &overrides.listen, listen_address, findings);
     if let Some(address) = address.or(file.address.map(|address| address.value)) {

@@ -9,6 +9,7 @@ mod read;
 pub mod router;
 pub mod server;
 pub mod tls;
+mod tunnel;
 pub mod upstream;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -219,3 +219,26 @@ fn a_large_answer_comes_whole_to_a_slow_reader() {
     assert_eq!(answer.body.len(), LENGTH);
     assert_eq!(stream.read(&mut [0]).expect("a close_notify"), 0);
 }
+
+#[test]
+fn another_protocol_passes_through_tls_h26() {
+    let (proxy, authority, _files) = start(|setup| setup);
+    proxy.upstream.acts(Box::new(|_, stream| {
+        let switched = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n";
+        stream.write_all(switched.as_bytes()).expect("the proxy listens");
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            stream.write_all(&buffer[..length]).expect("the proxy listens");
+        }
+    }));
+    let mut stream = connect(&proxy, &client(&authority, None, &["http/1.1"]));
+    let ask = "GET /socket HTTP/1.1\r\nhost: api\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
+    stream.write_all(ask.as_bytes()).expect("the proxy reads");
+    assert_eq!(read_message(&mut stream, false).expect("an answer").status(), 101);
+    for frame in [&b"x"[..], &[b'y'; 100_000]] {
+        stream.write_all(frame).expect("the proxy reads");
+        let mut echo = vec![0; frame.len()];
+        stream.read_exact(&mut echo).expect("an echo");
+        assert!(echo == frame);
+    }
+}
