@@ -64,7 +64,7 @@ section! {
         /// Connections at once.
         max_connections: Count<1, 1_000_000>,
         /// All request and response buffers together; above it requests get 503.
-        max_buffered: Size<1024, { 1 << 40 }>,
+        max_buffered: Size<{ 64 << 10 }, { 1 << 40 }>,
         /// A folder for bodies of protected requests above 64 KiB, in files without a name; the system's folder for
         /// temporary files unless it is given.
         spool_dir: String,

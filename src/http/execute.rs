@@ -3,6 +3,8 @@
 //! The body is read on the client's time. From the reserve on, everything runs in a task of its own: a client that
 //! hangs up neither strands a claim nor loses an outcome.
 
+mod settle;
+
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use tracing::{Instrument, debug, warn};
 use super::answer::{self, Answer};
 use super::attempt::{Attempt, Gate, IDEMPOTENCY_ATTEMPT, IDEMPOTENCY_STATUS, NOT_EXECUTED};
 use super::body::{ReadBody, RequestBody, ResponseBody};
+use super::budget::Reserved;
 use super::collect::{Stopped, collect};
 use super::drain::{Drain, Running};
 use super::keyed::{KeyPlace, Printer, joined, key_with_body, scope};
@@ -34,7 +37,7 @@ use crate::failpoint;
 use crate::fingerprint::Fingerprint;
 use crate::key::Key;
 use crate::ledger::Begun;
-use crate::ledger::claim::{Claim, NotRecorded, Recorded, Released};
+use crate::ledger::claim::{Claim, NotRecorded, Recorded};
 use crate::ledger::store::StoreError;
 use crate::scope::RecordId;
 
@@ -54,6 +57,18 @@ struct Keyed {
     key: Key,
     id: RecordId,
     fingerprint: Fingerprint,
+    /// The room in the budget of everything but the body.
+    held: Reserved,
+}
+
+/// What an execution takes beside its fields and its body, about.
+const EXECUTION_BYTES: usize = 4096;
+
+/// What an execution takes beside its body. It goes on without its client, so that clients alone do not bound how many
+/// there are.
+fn size_of_execution(parts: &Parts) -> usize {
+    let fields: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    EXECUTION_BYTES + parts.uri.path_and_query().map_or(0, |target| target.as_str().len()) + fields
 }
 
 impl<S> Execution<S> {
@@ -106,6 +121,9 @@ impl<S> Execution<S> {
             // Without a key nobody asks whose it is.
             (scope, _) => scope,
         };
+        let Some(held) = self.settings.budget.reserve(size_of_execution(&parts)) else {
+            return Ok(self.refuse(Refusal::Overloaded));
+        };
         failpoint::reach("body-reading");
         let mut printer = Printer::new(&policy.fingerprint, &parts);
         let room = self.settings.room_for_request(printer.whole_body(&place));
@@ -138,7 +156,7 @@ impl<S> Execution<S> {
         let id = RecordId::new(&scope, &key);
         let fingerprint = printer.finish(&collected.chunks);
         self.report.record = Some(id);
-        let keyed = Keyed { parts, body: collected.into(), key, id, fingerprint };
+        let keyed = Keyed { parts, body: collected.into(), key, id, fingerprint, held };
         // Counted before it is asked: either the end of the process waits for this one, or this one knows of the end.
         let running = self.settings.drain.as_ref().map(Drain::begin);
         if self.settings.drain.as_ref().is_some_and(Drain::is_over) {
@@ -259,7 +277,7 @@ impl<S> Execution<S> {
         R::Error: Into<BoxError>,
     {
         failpoint::reach("reserved");
-        let Keyed { mut parts, body, key, id, fingerprint } = keyed;
+        let Keyed { mut parts, body, key, id, fingerprint, held: _held } = keyed;
         let number = claim.attempt();
         let (claim_holds, drain) = (claim.watch(), self.settings.drain.clone());
         // Once the time is over nothing begins: what ends then makes room for what waited.
@@ -302,86 +320,6 @@ impl<S> Execution<S> {
             }
         };
         Ok(self.settle(claim, answer, &id, fingerprint).await)
-    }
-
-    /// Records, then replies.
-    async fn settle<R>(
-        &mut self,
-        claim: Claim,
-        answer: Answer<R>,
-        id: &RecordId,
-        fingerprint: Fingerprint,
-    ) -> Response<ResponseBody<R>> {
-        let began = Instant::now();
-        let (recorded, status, response) = match answer {
-            Answer::NotExecuted { status, response } => {
-                return self.give_back(claim, status, response, id, fingerprint).await;
-            }
-            Answer::Executed { outcome, response } => {
-                failpoint::reach("response-read");
-                (claim.complete(outcome).await, "executed", response)
-            }
-            Answer::Unknown { reason, response } => (claim.unknown(&reason).await, "unknown", response),
-            Answer::Broken { reason, refusal } => {
-                let response = refusal.into_response(self.settings.policy.docs_url.as_deref());
-                (claim.unknown(reason).await, "unknown", response.map(ResponseBody::from))
-            }
-        };
-        self.report.store_time += began.elapsed();
-        failpoint::reach("recorded");
-        match recorded {
-            Ok(_) => self.with_status(status, response),
-            // Another outcome stands in the record, or another attempt runs: never an answer beside it.
-            Err(NotRecorded::AlreadyDone | NotRecorded::Superseded) => self.follow(id, fingerprint).await,
-            Err(error) => {
-                note(&self.settings.policy, Err(error));
-                self.with_status(if status == "executed" { "unrecorded" } else { status }, response)
-            }
-        }
-    }
-}
-
-impl<S> Execution<S> {
-    /// Releases the claim, then replies; that nothing was executed only when that is true of the key as well.
-    async fn give_back<R>(
-        &mut self,
-        claim: Claim,
-        status: &'static str,
-        response: Response<ResponseBody<R>>,
-        id: &RecordId,
-        fingerprint: Fingerprint,
-    ) -> Response<ResponseBody<R>> {
-        let is_first = claim.attempt() == 1;
-        let ours = response.extensions().get::<Refused>().is_some();
-        let began = Instant::now();
-        let released = claim.release().await;
-        self.report.store_time += began.elapsed();
-        failpoint::reach("recorded");
-        let free = match released {
-            Ok(Released::Free) => true,
-            Ok(Released::Unknown) => false,
-            Ok(Released::Taken) if ours => return self.follow(id, fingerprint).await,
-            Ok(Released::Taken) => false,
-            Err(error) => {
-                note(&self.settings.policy, Err(error));
-                is_first
-            }
-        };
-        match (free, ours) {
-            (true, _) => self.with_status(status, response),
-            (false, true) => {
-                let response = self.refuse(Refusal::StillUnknown);
-                self.with_status("unknown", response)
-            }
-            (false, false) => self.with_status("unknown", response),
-        }
-    }
-
-    /// Answers with what stands under a key that another has taken.
-    async fn follow<R>(&mut self, id: &RecordId, fingerprint: Fingerprint) -> Response<ResponseBody<R>> {
-        let terms = self.settings.policy.terms.clone();
-        let begun = Box::pin(self.settings.ledger.follow(id, fingerprint, &terms)).await;
-        self.answer_duplicate(begun)
     }
 }
 

@@ -11,6 +11,7 @@ use percent_encoding::percent_decode;
 use super::attempt::PathParams;
 use super::policy::{BodyForm, FingerprintPart, FingerprintRule, KeySource, Policy, ScopeSource};
 use super::refusal::Refusal;
+use super::upgrade;
 use crate::fingerprint::json::{self, NotJson, Pointer, Scalar};
 use crate::fingerprint::{Fingerprint, FingerprintBuilder};
 use crate::key::{Key, KeyError};
@@ -48,6 +49,7 @@ pub(super) fn key_in_head(policy: &Policy, parts: &Parts) -> Result<KeyPlace, Re
             KeySource::Json(_) => return Ok(KeyPlace::Body),
         };
         if let Some(key) = key {
+            stays_http(parts)?;
             return Ok(KeyPlace::Found(key));
         }
     }
@@ -64,10 +66,19 @@ pub(super) fn key_with_body(policy: &Policy, parts: &Parts, body: &[u8]) -> Resu
             KeySource::Json(pointer) => key_in_json(policy, &parts.headers, body, pointer)?,
         };
         if key.is_some() {
+            stays_http(parts)?;
             return Ok(key);
         }
     }
     Ok(None)
+}
+
+/// Refuses a key on a request that asks for another protocol: what is spoken then cannot be recorded (H26).
+fn stays_http(parts: &Parts) -> Result<(), Refusal> {
+    match upgrade::asked(parts.version, &parts.headers) {
+        Some(_) => Err(Refusal::BadRequest("A request with a key cannot switch to another protocol.".into())),
+        None => Ok(()),
+    }
 }
 
 fn key_in_header(policy: &Policy, headers: &HeaderMap, name: &HeaderName) -> Result<Option<Key>, Refusal> {

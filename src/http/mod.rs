@@ -21,6 +21,7 @@ mod reply;
 pub mod report;
 pub mod service;
 pub mod spool;
+pub(crate) mod upgrade;
 
 pub use attempt::{Attempt, Disposition};
 pub use layer::IdempotencyLayer;

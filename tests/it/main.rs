@@ -12,5 +12,6 @@ mod kill_loop;
 mod layer;
 mod ledger;
 mod model;
+mod seeds;
 mod stores;
 mod support;

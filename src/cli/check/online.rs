@@ -1,4 +1,4 @@
-//! What a file talks of, reached: the store and its settings, each upstream, and the folder of large bodies.
+//! What a file talks of, reached: the store and its settings, each upstream, the folder of large bodies.
 
 use tokio::time::timeout;
 

@@ -152,6 +152,11 @@ impl UpstreamBody {
         UpstreamBody { kind: Kind::Refusal(Some(bytes).filter(|bytes| !bytes.is_empty())), took: None }
     }
 
+    /// The end of a head that has no body.
+    pub(in crate::proxy) fn empty(took: Duration) -> UpstreamBody {
+        UpstreamBody { kind: Kind::Refusal(None), took: Some(took) }
+    }
+
     pub(in crate::proxy) fn new(
         incoming: Incoming,
         lease: Lease<Sent>,

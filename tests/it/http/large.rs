@@ -14,7 +14,7 @@ use crate::support::waiting::eventually;
 
 const MIB: u64 = 1 << 20;
 /// What the process may take more than when it is idle: a small part of what is uploaded.
-const MORE_KIB: u64 = 64 << 10;
+const MORE_BYTES: usize = 64 << 20;
 
 /// A proxy for large bodies, with a folder for them.
 fn setup(sink: &Sink, folder: &TempDir) -> Setup {
@@ -35,7 +35,7 @@ fn uploads_far_above_the_buffers_take_constant_memory() {
     let (sink, folder) = (Sink::start(), tempfile::tempdir().expect("a folder"));
     let proxy = setup(&sink, &folder).start();
     assert_eq!(upload(proxy.address, "idle", 0, 10).status, 201);
-    let (address, idle) = (proxy.address, proxy.peak_kib());
+    let (address, idle) = (proxy.address, proxy.peak_bytes());
     let small: Vec<_> = (0..50)
         .map(|number: u8| thread::spawn(move || upload(address, &format!("small-{number}"), number, MIB)))
         .collect();
@@ -57,8 +57,8 @@ fn uploads_far_above_the_buffers_take_constant_memory() {
     let other = upload(address, "large", 8, LARGE);
     assert_eq!((other.status, other.outcome().as_str()), (422, "key-reused"));
     assert_eq!(sink.taken().len(), 52);
-    let peak = proxy.peak_kib();
-    assert!(peak < idle + MORE_KIB, "{idle} KiB when idle, then {peak} KiB");
+    let peak = proxy.peak_bytes();
+    assert!(peak < idle + MORE_BYTES, "{idle} bytes when idle, then {peak}");
     assert!(is_empty(folder.path()));
     eventually("the files to be closed", || (proxy.spooled_bytes(folder.path()) == 0).then_some(()));
 }
@@ -72,13 +72,13 @@ fn answers_far_above_the_limit_stream_with_back_pressure_and_are_not_stored() {
         let proxy = setup(&sink, &folder).start();
         let path = format!("{path}/{LARGE}");
         assert_eq!(upload(proxy.address, "idle", 0, 10).status, 201);
-        let idle = proxy.peak_kib();
+        let idle = proxy.peak_bytes();
         let request = Upload::announce(proxy.address, &path, "k", 2);
         request.send(Pattern::new(0), 2);
         let (head, received) = request.answer_digest(&sink.blocked, LARGE);
         assert_eq!((head.first("idempotency-status"), received), (Some("executed"), digest.clone()), "{path}");
-        let peak = proxy.peak_kib();
-        assert!(peak < idle + MORE_KIB / 4, "{path}: {idle} KiB when idle, then {peak} KiB");
+        let peak = proxy.peak_bytes();
+        assert!(peak < idle + MORE_BYTES / 4, "{path}: {idle} bytes when idle, then {peak}");
         let request = Upload::announce(proxy.address, &path, "k", 2);
         request.send(Pattern::new(0), 2);
         let again = request.answer();

@@ -2,8 +2,10 @@
 
 mod fields;
 mod forwarding;
+mod frames;
 mod framing;
 mod grpc;
+mod hostile;
 mod http2;
 mod http2_upstream;
 mod large;
@@ -11,6 +13,8 @@ mod limits;
 pub mod raw;
 mod replay;
 mod targets;
+mod upgrade;
 mod upstream_race;
 mod upstream_tls;
 mod upstream_unix;
+mod websocket;

@@ -238,11 +238,12 @@ impl Proxy {
         eventually("the process to end", || self.child.try_wait().expect("a child"))
     }
 
-    /// The most memory that the process has taken so far.
-    pub fn peak_kib(&self) -> u64 {
+    /// The most memory that the process has had so far.
+    pub fn peak_bytes(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
+        let kibibytes: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kibibytes << 10
     }
 
     /// How many bytes the process has in open files of a folder that have no name any more.
@@ -254,6 +255,11 @@ impl Proxy {
             .filter_map(|path| std::fs::metadata(path).ok())
             .map(|file| file.len())
             .sum()
+    }
+
+    /// Everything that the process has said.
+    pub fn said(&self) -> String {
+        self.output.text()
     }
 
     fn signal(&self, signal: Signal) {
