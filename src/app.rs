@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,9 +18,11 @@ use crate::config::{AdminConfig, Config};
 use crate::http::budget::Budget;
 use crate::http::drain::Drain;
 use crate::http::layer::IdempotencyLayer;
+use crate::http::spool::Spool;
 use crate::ledger::Ledger;
 use crate::ledger::store::{Severity, Store};
 use crate::proxy::gateway::{Exchange, Observer};
+use crate::proxy::listener::ListenerSpec;
 use crate::proxy::router::{RouteError, RouteSpec, Router};
 use crate::proxy::server::{self, Blueprint};
 use crate::stores::url::{OpenError, OpenStore};
@@ -39,6 +42,9 @@ pub enum AppError {
     /// The store cannot be opened.
     #[error("cannot open the store: {0}")]
     Store(#[from] OpenError),
+    /// Large bodies cannot be put into the folder that is meant for them.
+    #[error("`spool_dir`: no file can be made in {folder}: {error}", folder = .0.display(), error = .1)]
+    Spool(PathBuf, #[source] io::Error),
     /// The store must not be used as it is set up.
     #[error("the store must not be used as it is: {0}")]
     Unfit(String),
@@ -85,6 +91,7 @@ pub async fn run(
     started: impl FnOnce(Started),
 ) -> Result<(), AppError> {
     let metrics = Metrics::new().map_err(|error| AppError::Metrics(error.to_string()))?;
+    let spool = spool(&config.listener)?;
     let store = config.store.url.open(&config.store.options)?;
     let own_store = timed(&store, &metrics);
     preflight(&*own_store).await?;
@@ -102,7 +109,7 @@ pub async fn run(
         listener: config.listener.clone(),
         routes: routes.clone(),
         router: router.clone(),
-        layers: layers(&config, store.clone(), ledger.clone(), drain.clone(), observer.clone(), metrics.clone()),
+        layers: layers(&config, spool, store.clone(), ledger.clone(), drain.clone(), observer.clone(), metrics.clone()),
         observer,
         drain,
         ledger: ledger.clone(),
@@ -130,6 +137,12 @@ pub async fn run(
     };
     started(told);
     server::serve(blueprint, data, shutdown).await.map_err(AppError::Worker)
+}
+
+/// Opens the folder for large bodies.
+pub(crate) fn spool(listener: &ListenerSpec) -> Result<Spool, AppError> {
+    let folder = listener.spool_dir.clone().unwrap_or_else(std::env::temp_dir);
+    Spool::open(&folder, listener.max_spooled_bytes).map_err(|error| AppError::Spool(folder, error))
 }
 
 fn timed(store: &OpenStore, metrics: &Metrics) -> Arc<dyn Store> {
@@ -168,6 +181,7 @@ async fn bind(address: SocketAddr, taken: PortTaken) -> Result<TcpListener, AppE
 /// Makes each worker's layers, one per route, over a store handle of its own.
 fn layers(
     config: &Config,
+    spool: Spool,
     store: OpenStore,
     ledger: Ledger,
     drain: Drain,
@@ -183,6 +197,7 @@ fn layers(
             IdempotencyLayer::new(ledger.clone())
                 .policy(route.policy.clone())
                 .budget(budget.clone())
+                .spool(spool.clone())
                 .drain(drain.clone())
                 .on_observed(move |observation| observer.routes[index].metrics.observed(observation.would))
         };

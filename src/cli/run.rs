@@ -9,7 +9,7 @@ use tracing::warn;
 use super::args::RunArguments;
 use super::token::{self, Source};
 use super::{Failure, output, runtime, signals};
-use crate::app::{self, PortTaken, Started};
+use crate::app::{self, AppError, PortTaken, Started};
 use crate::config::Config;
 use crate::config::diagnostic::Severity;
 use crate::config::load::{Overrides, Report, load};
@@ -127,7 +127,11 @@ pub(super) fn begin_logs(config: &Config) -> Result<(), Failure> {
 fn serve(config: Config, admin_port: PortTaken, started: impl FnOnce(Started)) -> Result<(), Failure> {
     runtime()?.block_on(async {
         let shutdown = signals::shutdown()?;
-        app::run(config, admin_port, shutdown, started).await.map_err(|error| Failure::Failed(error.to_string()))
+        app::run(config, admin_port, shutdown, started).await.map_err(|error| match error {
+            // What the file says cannot work, which takes the machine to see.
+            AppError::Spool(..) => Failure::Wrong(error.to_string()),
+            error => Failure::Failed(error.to_string()),
+        })
     })
 }
 

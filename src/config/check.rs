@@ -14,6 +14,7 @@ use super::upstreams::{UPSTREAM, UpstreamUrl, upstreams};
 use super::values::show_size;
 use super::{Config, overlap, warnings};
 use crate::http::policy::Mode;
+use crate::http::spool::{BESIDE_FILE_BYTES, IN_MEMORY_BYTES};
 use crate::proxy::listener::ListenerSpec;
 use crate::proxy::router::{RouteSpec, Router};
 use crate::proxy::upstream::UpstreamSpec;
@@ -33,7 +34,7 @@ pub(super) fn config(
     let admin = admin(file.admin.as_ref(), overrides, lookups, findings);
     let log = log(file.log.as_ref(), overrides, findings);
     let store = store(file, overrides, lookups, findings);
-    let upstreams = all_upstreams(file, overrides, findings);
+    let upstreams = all_upstreams(file, overrides, lookups, findings);
     let no_defaults = PolicyFile::default();
     let referred = Referred {
         upstreams: &upstreams,
@@ -80,17 +81,20 @@ pub(super) fn config(
 fn all_upstreams(
     file: &File,
     overrides: &Overrides,
+    lookups: &Lookups<'_>,
     findings: &mut Findings,
 ) -> Vec<(String, Span, Option<Arc<UpstreamSpec>>)> {
-    let mut all = upstreams(file.upstreams.as_ref(), findings);
+    let mut all = upstreams(file.upstreams.as_ref(), lookups, findings);
     match (&overrides.upstream, all.first()) {
         (Some(_), Some((_, place, _))) => {
             let wrong = Diagnostic::error("`--upstream` beside a file that defines upstreams says two things at once");
             findings.push(wrong.at(place.clone()).help("leave the flag out, or the file's upstreams"));
         }
         (Some(url), None) => {
-            let parsed = UpstreamUrl::parse("--upstream", url).map_err(|wrong| findings.push(wrong)).ok();
-            all.push((UPSTREAM.to_owned(), 0..0, parsed.map(|url| Arc::new(url.spec(UPSTREAM)))));
+            let flag = "--upstream";
+            let spec = UpstreamUrl::parse(flag, url).and_then(|url| url.by_itself(flag, UPSTREAM));
+            let spec = spec.map_err(|wrong| findings.push(wrong)).ok();
+            all.push((UPSTREAM.to_owned(), 0..0, spec.map(Arc::new)));
         }
         (None, None) if !file.has("upstreams") => {
             let wrong = Diagnostic::error("the file has no upstreams: requests have nowhere to go");
@@ -101,17 +105,32 @@ fn all_upstreams(
     all
 }
 
-/// One request and its answer have to fit into the buffers, or every protected request is refused.
+/// One request and its answer have to fit into the buffers, and a large body into the folder for them, or every
+/// protected request of that size is refused.
 fn check_buffers(file: &File, listener: &ListenerSpec, routes: &[Built<'_>], findings: &mut Findings) {
     let limit = file.listener.as_ref().and_then(|given| given.value.max_buffered.as_ref()).map(Given::span);
+    let spooled = file.listener.as_ref().and_then(|given| given.value.max_spooled.as_ref()).map(Given::span);
     for route in routes.iter().filter(|route| route.spec.policy.mode != Mode::Off) {
         let policy = &route.spec.policy;
-        let needed = policy.max_request_body.saturating_add(policy.max_response_body);
+        let is_spooled = !policy.needs_whole_body() && policy.max_request_body > IN_MEMORY_BYTES;
+        let in_memory = if is_spooled { BESIDE_FILE_BYTES } else { policy.max_request_body };
+        let needed = in_memory.saturating_add(policy.max_response_body);
+        if is_spooled && policy.max_request_body as u64 > listener.max_spooled_bytes {
+            let size = route.policy.max_request_body.as_ref().map(Given::span);
+            let (found, needed) = (show_size(listener.max_spooled_bytes), show_size(policy.max_request_body as u64));
+            let wrong = Diagnostic::error(format!("`max_spooled` is {found}, but one request may take {needed}"));
+            let wrong = wrong.help("raise max_spooled, or lower max_request_body");
+            findings.push(match spooled.clone() {
+                Some(spooled) => wrong.at(spooled).and(size, "a body may be so large"),
+                None => wrong.at(size),
+            });
+        }
         if needed <= listener.max_buffered_bytes {
             continue;
         }
-        let sizes = [&route.policy.max_request_body, &route.policy.max_response_body];
-        let size = sizes.into_iter().flatten().max_by_key(|size| size.value.0).map(Given::span);
+        let request = route.policy.max_request_body.as_ref().map(|size| (in_memory, size.span()));
+        let response = route.policy.max_response_body.as_ref().map(|size| (policy.max_response_body, size.span()));
+        let size = request.into_iter().chain(response).max_by_key(|(bytes, _)| *bytes).map(|(_, span)| span);
         let wrong = format!(
             "`max_buffered` is {}, but one request and its response may take {}",
             show_size(listener.max_buffered_bytes as u64),

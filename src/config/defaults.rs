@@ -41,6 +41,7 @@ fn listener() -> Vec<(&'static str, String)> {
         ("shutdown_grace", quoted(show_duration(spec.shutdown_grace))),
         ("max_connections", spec.max_connections.to_string()),
         ("max_buffered", quoted(show_size(spec.max_buffered_bytes as u64))),
+        ("max_spooled", quoted(show_size(spec.max_spooled_bytes))),
         ("trusted_proxies", list(&spec.trusted_proxies)),
     ]
 }
@@ -61,7 +62,7 @@ fn store() -> Vec<(&'static str, String)> {
 }
 
 fn upstream() -> Vec<(&'static str, String)> {
-    let spec = UpstreamUrl::default().spec("");
+    let spec = UpstreamUrl::default().spec("", None);
     vec![
         ("connect_timeout", quoted(show_duration(spec.connect_timeout))),
         ("response_timeout", quoted(show_duration(spec.response_timeout))),

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::certificates::CertAndKey;
 use super::diagnostic::{Diagnostic, Findings};
 use super::lists::{List, Named};
 use super::secret::Secret;
@@ -64,6 +65,11 @@ section! {
         max_connections: Count<1, 1_000_000>,
         /// All request and response buffers together; above it requests get 503.
         max_buffered: Size<{ 64 << 10 }, { 1 << 40 }>,
+        /// A folder for bodies of protected requests above 64 KiB, in files without a name; the system's folder for
+        /// temporary files unless it is given.
+        spool_dir: String,
+        /// All bodies in that folder together; above it, and on a full disk, requests get 503.
+        max_spooled: Size<{ 64 << 10 }, { 1 << 50 }>,
         /// Addresses and networks that may set X-Forwarded-* and Forwarded.
         trusted_proxies: Vec<Given<IpNet>>,
     }
@@ -116,13 +122,13 @@ section! {
 section! {
     /// An upstream.
     UpstreamFile {
-        /// http://HOST or http://HOST:PORT.
+        /// http://HOST, http://HOST:PORT, https://HOST, https://HOST:PORT or unix:/PATH.
         url: UpstreamUrl,
-        /// The authority of an https upstream.
-        ca: NotBuilt,
+        /// A PEM file: the authorities of an https upstream, and no others; without it the system's roots.
+        ca: String,
         /// Who we are to an https upstream.
-        client_cert: NotBuilt,
-        /// The longest time for name and TCP together.
+        client_cert: CertAndKey,
+        /// The longest time for name, TCP and TLS together.
         connect_timeout: Timeout,
         /// From the last request byte to the response head, then between two chunks; of a protected request the
         /// whole exchange.
@@ -174,7 +180,7 @@ section! {
         /// Statuses after which nobody knows whether it acted.
         unknown_status: Vec<Given<Count<200, 599>>>,
         /// The largest body of a protected request.
-        max_request_body: Size<1, { 256 << 20 }>,
+        max_request_body: Size<1, { 1 << 40 }>,
         /// The largest response body that is recorded.
         max_response_body: Size<1, { 256 << 20 }>,
         /// Fields that are never stored.

@@ -28,7 +28,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How much is read to tell the protocol.
 const FRONT_BYTES: usize = 4096;
 const MAX_STREAMS: u32 = 128;
-/// The largest head, whichever the protocol: a client that never ends it holds so much.
+/// The largest head, whichever the protocol: a client that never ends it holds so much. Over HTTP/1 also what a connection
+/// reads ahead, and how much it lets pile up of what it writes.
 const MAX_HEAD_BYTES: u32 = 64 << 10;
 
 /// Serves a connection until it ends, or until the last request after `leave` is answered.
@@ -48,7 +49,8 @@ pub(super) async fn serve(gateway: Arc<Gateway>, mut stream: TcpStream, address:
     let activity = Arc::new(Activity::new());
     let peer = Peer::new(address, &spec.trusted_proxies);
     let connection = Arc::new(Connection::new(gateway, peer, activity.clone()));
-    let service = service_fn(move |request| connection.clone().answer(request));
+    let answering = connection.clone();
+    let service = service_fn(move |request| answering.clone().answer(request));
     let watched = activity.clone();
     let socket = ClientSocket::new(stream, front, activity, protocol, clocks, deadline);
     let ended = match protocol {
@@ -56,8 +58,13 @@ pub(super) async fn serve(gateway: Arc<Gateway>, mut stream: TcpStream, address:
             let mut builder = http1::Builder::new();
             // The socket keeps the clocks.
             builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES as usize);
-            let served = builder.serve_connection(socket, service);
-            until_left(served, |connection| connection.graceful_shutdown(), leave).await
+            let served = builder.serve_connection(socket, service).with_upgrades();
+            let ended = until_left(served, |connection| connection.graceful_shutdown(), leave).await;
+            if let Some(switch) = connection.take_switch() {
+                // Boxed like the other rare one below.
+                Box::pin(switch.run(clocks.idle)).await;
+            }
+            ended
         }
         Protocol::Http2 => {
             let mut builder = http2::Builder::new(TokioExecutor::new());

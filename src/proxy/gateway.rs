@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use tower_service::Service;
 
 use crate::http::attempt::UpstreamTime;
@@ -26,10 +27,14 @@ use crate::proxy::BoxError;
 use crate::proxy::connection::activity::Activity;
 use crate::proxy::connection::body::ClientBody;
 use crate::proxy::forward::Forward;
-use crate::proxy::headers::{EffectiveHost, Peer, Via, check_coding, check_nominated, effective_host, prepare_request};
+use crate::proxy::headers::{
+    EffectiveHost, Peer, Via, check_coding, check_nominated, effective_host, prepare_request, takes_trailers,
+};
 use crate::proxy::listener::ListenerSpec;
 use crate::proxy::router::{NoRoute, RouteSpec, Router};
+use crate::proxy::tunnel::{Switch, Switched};
 use crate::proxy::upstream::body::UpstreamBody;
+use crate::proxy::upstream::frame::TakesTrailers;
 
 /// The methods that this proxy takes, for `Allow`.
 const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -92,6 +97,8 @@ pub(super) struct Connection {
     pub(super) peer: Peer,
     pub(super) activity: Arc<Activity>,
     last_host: Mutex<Option<Arc<EffectiveHost>>>,
+    /// What becomes of the socket when HTTP ends on it.
+    switch: Mutex<Option<Switch>>,
 }
 
 impl Gateway {
@@ -154,17 +161,30 @@ enum Way {
 
 impl Connection {
     pub(super) fn new(gateway: Arc<Gateway>, peer: Peer, activity: Arc<Activity>) -> Connection {
-        Connection { gateway, peer, activity, last_host: Mutex::default() }
+        Connection { gateway, peer, activity, last_host: Mutex::default(), switch: Mutex::default() }
+    }
+
+    /// What is to be done with the socket now that HTTP has ended on it, where a request asked for another protocol.
+    pub(super) fn take_switch(&self) -> Option<Switch> {
+        self.switch().take()
+    }
+
+    fn switch(&self) -> MutexGuard<'_, Option<Switch>> {
+        // Nothing panics while it is held.
+        self.switch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Answers one request.
     pub(super) async fn answer(
         self: Arc<Connection>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Result<Response<ReplyBody>, Infallible> {
         let began = Instant::now();
         let number = self.activity.request_begins();
         let mut active = Active { connection: self.clone(), route: None, number, is_answered: false };
+        if request.extensions().get::<OnUpgrade>().is_some() {
+            *self.switch() = Some(Switch::new(hyper::upgrade::on(&mut request)));
+        }
         let (mut parts, incoming) = request.into_parts();
         let (method, target, version) = (parts.method.clone(), parts.uri.clone(), parts.version);
         let body = ClientBody::new(incoming, version, self.activity.clone(), self.gateway.listener.body_timeout);
@@ -207,6 +227,10 @@ impl Connection {
                 None => response.body().passed_through().and_then(UpstreamBody::took),
             },
         });
+        if let (Some(switched), Some(switch)) = (extensions.get::<Switched>(), &mut *self.switch()) {
+            self.activity.becomes_tunnel();
+            switch.joins(switched);
+        }
         if method == Method::HEAD && refused.is_some() {
             // An answer to HEAD has no body (RFC 9110 section 9.3.2; H20), and hyper lets it pass over HTTP/2.
             let length = response.body().size_hint().exact().unwrap_or_default();
@@ -273,6 +297,9 @@ impl Connection {
             && let Some(params) = gateway.router.params_of(route, name, path)
         {
             parts.extensions.insert(params);
+        }
+        if takes_trailers(&parts.headers) {
+            parts.extensions.insert(TakesTrailers);
         }
         prepare_request(&mut parts.headers, parts.version, &self.peer, host, &gateway.via)?;
         set_target(parts, host);

@@ -26,6 +26,7 @@ pub struct Activity {
     /// Who reads the socket.
     reader: Mutex<Option<Waker>>,
     has_unread_body: AtomicBool,
+    is_tunnel: AtomicBool,
     /// Of HTTP/2's answers: since when a part waits to be sent, by the answer's number.
     held: Mutex<HashMap<usize, Instant>>,
     /// How many more requests were given up than answered.
@@ -44,6 +45,7 @@ impl Activity {
             awake_at: AtomicU64::new(u64::MAX),
             reader: Mutex::default(),
             has_unread_body: AtomicBool::new(false),
+            is_tunnel: AtomicBool::new(false),
             held: Mutex::default(),
             given_up: AtomicUsize::new(0),
             many_given_up: Notify::new(),
@@ -116,6 +118,16 @@ impl Activity {
             }
             rung.await;
         }
+    }
+
+    /// HTTP ends on the connection, and with it the clocks that it has there.
+    pub(in crate::proxy) fn becomes_tunnel(&self) {
+        self.requests.fetch_add(1, Ordering::AcqRel);
+        self.is_tunnel.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.is_tunnel.load(Ordering::Acquire)
     }
 
     /// A part of an answer was handed on, and nobody has asked for the next one yet.

@@ -26,6 +26,7 @@ pub struct Setup {
     policy: Vec<(&'static str, String)>,
     routes: Vec<(&'static str, &'static str, String)>,
     failpoint: Option<&'static str>,
+    largest_file: Option<u64>,
 }
 
 /// A running proxy; killed when dropped.
@@ -56,6 +57,7 @@ impl Setup {
             policy: vec![("lease", quoted("1s"))],
             routes: Vec::new(),
             failpoint: None,
+            largest_file: None,
         }
     }
 
@@ -108,6 +110,12 @@ impl Setup {
         self
     }
 
+    /// Lets no file of the process grow beyond so many bytes, as a full disk would not.
+    pub fn largest_file(mut self, bytes: u64) -> Setup {
+        self.largest_file = Some(bytes);
+        self
+    }
+
     /// Starts the program and waits until it listens.
     pub fn start(&self) -> Proxy {
         let folder = tempfile::tempdir().expect("a folder");
@@ -121,7 +129,17 @@ impl Setup {
     }
 
     fn command(&self, file: &Path) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_onceproxy"));
+        let program = env!("CARGO_BIN_EXE_onceproxy");
+        let mut command = match self.largest_file {
+            // The shell's blocks have 512 bytes; the signal that comes with the limit would end the process.
+            Some(bytes) => {
+                let mut shell = Command::new("sh");
+                let line = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", bytes / 512);
+                shell.args(["-c", &line, program]);
+                shell
+            }
+            None => Command::new(program),
+        };
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("ONCEPROXY_") {
                 command.env_remove(name);
@@ -226,6 +244,17 @@ impl Proxy {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
         let kibibytes: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
         kibibytes << 10
+    }
+
+    /// How many bytes the process has in open files of a folder that have no name any more.
+    pub fn spooled_bytes(&self, folder: &Path) -> u64 {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("a process");
+        open.flatten()
+            .map(|entry| entry.path())
+            .filter(|path| std::fs::read_link(path).is_ok_and(|target| target.starts_with(folder)))
+            .filter_map(|path| std::fs::metadata(path).ok())
+            .map(|file| file.len())
+            .sum()
     }
 
     /// Everything that the process has said.
