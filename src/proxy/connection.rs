@@ -4,49 +4,54 @@ pub mod activity;
 pub mod body;
 mod socket;
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::debug;
 
 use crate::proxy::connection::activity::Activity;
 use crate::proxy::connection::socket::{ClientSocket, Clocks, Protocol};
-use crate::proxy::gateway::{Connection, Gateway};
-use crate::proxy::headers::Peer;
+use crate::proxy::gateway::Connection;
+use crate::proxy::generation::Seat;
 
 /// What a client that speaks HTTP/2 without asking begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How much is read to tell the protocol.
 const FRONT_BYTES: usize = 4096;
+/// How long a connection that shall leave waits for a request that is on its way.
+const LAST_REQUEST: Duration = Duration::from_millis(500);
 const MAX_STREAMS: u32 = 128;
 const MAX_HEADER_LIST_BYTES: u32 = 64 << 10;
 
 /// Serves a connection until it ends, or until the last request after `leave` is answered.
-pub(super) async fn serve(gateway: Arc<Gateway>, mut stream: TcpStream, address: SocketAddr, mut leave: Leave) {
-    let spec = gateway.listener();
-    let deadline = Instant::now() + spec.header_timeout;
-    let clocks = Clocks { head: spec.header_timeout, idle: spec.idle_timeout, write: spec.body_timeout };
+pub(super) async fn serve(seat: Arc<Seat>, mut stream: TcpStream, address: SocketAddr, mut leave: Leave) {
+    // The connection keeps the clocks that it began with; its requests have those of their own generation.
+    let clocks = Clocks::of(seat.load().listener());
+    let deadline = Instant::now() + clocks.head;
     let _ = stream.set_nodelay(true);
-    let (protocol, front) = tokio::select! {
-        told = timeout_at(deadline, tell_protocol(&mut stream)) => match told {
-            Ok(Ok(Some(told))) => told,
-            // It came to nothing: closed, broken, or silent.
-            Ok(Ok(None) | Err(_)) | Err(_) => return,
-        },
-        () = &mut leave => return,
+    let told = {
+        let mut told = pin!(timeout_at(deadline, tell_protocol(&mut stream)));
+        tokio::select! {
+            told = &mut told => told,
+            // Who has just connected has a request on the way.
+            () = &mut leave => timeout(LAST_REQUEST, told).await.unwrap_or_else(Err),
+        }
     };
+    // It came to nothing: closed, broken, or silent.
+    let Ok(Ok(Some((protocol, front)))) = told else { return };
     let activity = Arc::new(Activity::new());
-    let peer = Peer::new(address, &spec.trusted_proxies);
-    let connection = Arc::new(Connection::new(gateway, peer, activity.clone()));
+    let connection = Arc::new(Connection::new(seat, address, activity.clone()));
     let service = service_fn(move |request| connection.clone().answer(request));
     let watched = activity.clone();
     let socket = ClientSocket::new(stream, front, activity, protocol, clocks, deadline);
@@ -56,7 +61,8 @@ pub(super) async fn serve(gateway: Arc<Gateway>, mut stream: TcpStream, address:
             // The socket keeps the clocks.
             builder.timer(TokioTimer::new()).header_read_timeout(None);
             let served = builder.serve_connection(socket, service);
-            until_left(served, |connection| connection.graceful_shutdown(), leave).await
+            let last = LastRequest::MayCome(&watched);
+            until_left(served, |connection| connection.graceful_shutdown(), leave, last).await
         }
         Protocol::Http2 => {
             let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -68,7 +74,8 @@ pub(super) async fn serve(gateway: Arc<Gateway>, mut stream: TcpStream, address:
             // Boxed: it is large, and the other connections would carry the room for it.
             Box::pin(async {
                 tokio::select! {
-                    ended = until_left(served, |connection| connection.graceful_shutdown(), leave) => ended,
+                    ended = until_left(served, |connection| connection.graceful_shutdown(), leave, LastRequest::IsKnown)
+                        => ended,
                     () = watched.stalls(clocks.write) => {
                         debug!(peer = %address, "a client takes nothing of an answer");
                         Ok(())
@@ -83,17 +90,18 @@ pub(super) async fn serve(gateway: Arc<Gateway>, mut stream: TcpStream, address:
     }
 }
 
-/// Tells a connection that it shall leave.
+/// Tells a connection that it shall leave; it may be asked again after that.
 pub(super) struct Leave {
     /// Set before `told` ends.
     flag: Arc<AtomicBool>,
     told: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_listening: bool,
+    has_been_told: bool,
 }
 
 impl Leave {
     pub(super) fn new(flag: Arc<AtomicBool>, told: impl Future<Output = ()> + Send + 'static) -> Leave {
-        Leave { flag, told: Box::pin(told), is_listening: false }
+        Leave { flag, told: Box::pin(told), is_listening: false, has_been_told: false }
     }
 }
 
@@ -101,13 +109,26 @@ impl Future for Leave {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.has_been_told {
+            return Poll::Ready(());
+        }
         // Asked once, it wakes the task, which stays the same one. To ask at each wake would cost every request.
         if self.is_listening && !self.flag.load(Ordering::Acquire) {
             return Poll::Pending;
         }
         self.is_listening = true;
-        self.told.as_mut().poll(cx)
+        let told = self.told.as_mut().poll(cx);
+        self.has_been_told = told.is_ready();
+        told
     }
+}
+
+/// What a connection that shall leave knows of the request after which it does.
+enum LastRequest<'a> {
+    /// The client is told by the protocol which one counted.
+    IsKnown,
+    /// One may be on its way while the connection lies idle: the client could not tell whether it was read.
+    MayCome(&'a Activity),
 }
 
 /// Runs a connection to its end; once it shall leave, it takes no more requests.
@@ -115,16 +136,37 @@ async fn until_left<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     say: impl FnOnce(Pin<&mut C>),
     leave: Leave,
+    last: LastRequest<'_>,
 ) -> hyper::Result<()> {
     let mut connection = pin!(connection);
     tokio::select! {
         biased;
-        ended = &mut connection => ended,
-        () = leave => {
-            say(connection.as_mut());
-            connection.await
-        }
+        ended = &mut connection => return ended,
+        () = leave => {}
     }
+    // Boxed: only a connection that leaves has the room for it.
+    if let LastRequest::MayCome(activity) = last
+        && let Some(ended) = Box::pin(wait_for_last(connection.as_mut(), activity)).await
+    {
+        return ended;
+    }
+    say(connection.as_mut());
+    connection.await
+}
+
+/// Waits until a request is under way, whose answer can say that it is the last one, or until none comes for a while.
+/// An end of the connection is returned.
+async fn wait_for_last<C: Future<Output = hyper::Result<()>>>(
+    mut connection: Pin<&mut C>,
+    activity: &Activity,
+) -> Option<hyper::Result<()>> {
+    let mut none_comes = pin!(sleep(LAST_REQUEST));
+    poll_fn(|cx| match connection.as_mut().poll(cx) {
+        Poll::Ready(ended) => Poll::Ready(Some(ended)),
+        Poll::Pending if activity.is_busy() => Poll::Ready(None),
+        Poll::Pending => none_comes.as_mut().poll(cx).map(|()| None),
+    })
+    .await
 }
 
 /// Reads until it is clear which protocol the client speaks; `None` when it closes before.

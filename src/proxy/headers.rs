@@ -19,6 +19,7 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Who sent a request, as far as the connection tells.
+#[derive(Clone)]
 pub struct Peer {
     /// The other end of the connection.
     pub address: SocketAddr,
@@ -51,7 +52,14 @@ impl Peer {
     pub fn new(address: SocketAddr, trusted: &[IpNet]) -> Peer {
         let ip = address.ip().to_canonical();
         let forwarded_for = HeaderValue::try_from(ip.to_string()).expect("an address is made of field characters");
-        Peer { address, trusted: trusted.iter().any(|network| network.contains(&ip)), forwarded_for }
+        Peer { address, trusted: false, forwarded_for }.judged_by(trusted)
+    }
+
+    /// The same peer, which is trusted when one of these networks has it.
+    #[must_use]
+    pub fn judged_by(self, trusted: &[IpNet]) -> Peer {
+        let ip = self.address.ip().to_canonical();
+        Peer { trusted: trusted.iter().any(|network| network.contains(&ip)), ..self }
     }
 }
 

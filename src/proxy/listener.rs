@@ -3,11 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
 
 use crate::http::drain::Drain;
@@ -52,11 +53,45 @@ impl Default for ListenerSpec {
     }
 }
 
+/// The places for connections, whose number may change.
+pub(super) struct Places {
+    free: Arc<Semaphore>,
+    count: AtomicUsize,
+}
+
+impl Places {
+    pub(super) fn new(count: usize) -> Places {
+        Places { free: Arc::new(Semaphore::new(count)), count: AtomicUsize::new(count) }
+    }
+
+    /// Waits for a place.
+    async fn take(&self) -> OwnedSemaphorePermit {
+        self.free.clone().acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    /// Makes it so many places. Those that are to go and are taken go when their connections end, before anybody new
+    /// gets one.
+    pub(super) fn resize(&self, count: usize) {
+        let before = self.count.swap(count, Ordering::AcqRel);
+        if let Some(more) = count.checked_sub(before) {
+            return self.free.add_permits(more);
+        }
+        let surplus = before - count;
+        let taken = surplus - self.free.forget_permits(surplus);
+        if let Some(taken) = u32::try_from(taken).ok().filter(|taken| *taken > 0) {
+            let free = self.free.clone();
+            tokio::spawn(async move {
+                let permits = free.acquire_many_owned(taken).await.expect("the semaphore is never closed");
+                permits.forget();
+            });
+        }
+    }
+}
+
 /// Accepts connections for ever. At the limit the next one waits in the kernel's queue.
-pub(super) async fn accept(listener: &TcpListener, max_connections: usize, workers: &Workers, open: &Drain) {
-    let places = Arc::new(Semaphore::new(max_connections));
+pub(super) async fn accept(listener: &TcpListener, places: &Places, workers: &Workers, open: &Drain) {
     loop {
-        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let place = places.take().await;
         let accepted = listener.accept().await.and_then(|(stream, address)| Ok((stream.into_std()?, address)));
         match accepted {
             Ok((stream, address)) => workers.hand_over(Accepted { stream, address, place, open: open.begin() }),
@@ -74,4 +109,27 @@ fn is_the_clients(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn places_come_and_go_as_they_are_free() {
+        let places = Places::new(3);
+        let taken = [places.take().await, places.take().await];
+        places.resize(1);
+        // One of them was free; the other one is owed by the first that ends.
+        tokio::task::yield_now().await;
+        let [first, second] = taken;
+        drop(first);
+        tokio::task::yield_now().await;
+        assert_eq!(places.free.available_permits(), 0);
+        drop(second);
+        tokio::task::yield_now().await;
+        assert_eq!(places.free.available_permits(), 1);
+        places.resize(4);
+        assert_eq!(places.free.available_permits(), 4);
+    }
 }

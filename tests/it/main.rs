@@ -12,5 +12,6 @@ mod kill_loop;
 mod layer;
 mod ledger;
 mod model;
+mod reload;
 mod stores;
 mod support;

@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use super::activity::Activity;
 use crate::failpoint;
 use crate::http::refusal::Refusal;
+use crate::proxy::listener::ListenerSpec;
 use crate::proxy::read::poll_read;
 
 /// How much of an unread body is thrown away before the connection is closed, and for how long.
@@ -33,6 +34,12 @@ pub(super) struct Clocks {
     pub(super) idle: Duration,
     /// Without taking a byte of an answer.
     pub(super) write: Duration,
+}
+
+impl Clocks {
+    pub(super) fn of(spec: &ListenerSpec) -> Clocks {
+        Clocks { head: spec.header_timeout, idle: spec.idle_timeout, write: spec.body_timeout }
+    }
 }
 
 /// Which protocol runs over the socket.

@@ -1,7 +1,7 @@
 //! The pool: connections that lie idle, and how many there are.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ pub struct Upstream<B> {
     waiting: AtomicUsize,
     /// The idle connections of each worker: a connection belongs to the runtime that made it.
     idle: Vec<Mutex<VecDeque<Idle<B>>>>,
+    /// Set when no route leads here any more: nobody will come for an idle connection.
+    is_retired: AtomicBool,
 }
 
 struct Idle<B> {
@@ -92,7 +94,20 @@ impl<B> Upstream<B> {
             freed: Notify::new(),
             waiting: AtomicUsize::new(0),
             idle: (0..workers).map(|_| Mutex::default()).collect(),
+            is_retired: AtomicBool::new(false),
         })
+    }
+
+    /// The upstream's settings.
+    pub fn spec(&self) -> &UpstreamSpec {
+        &self.spec
+    }
+
+    /// Closes the idle connections, and every other one when its exchange has ended.
+    pub fn retire(&self) {
+        // Before the look: what is given back later sees it.
+        self.is_retired.store(true, Ordering::Release);
+        (0..self.idle.len()).for_each(|worker| drop(std::mem::take(&mut *self.idle(worker))));
     }
 
     fn idle(&self, worker: usize) -> MutexGuard<'_, VecDeque<Idle<B>>> {
@@ -230,7 +245,11 @@ impl<B> Lease<B> {
             return self.traffic.answer_is_held();
         }
         let until = Instant::now() + idle_for.min(upstream.spec.idle_timeout);
-        upstream.idle(self.pool.worker).push_back(Idle { sender, traffic: self.traffic.clone(), until });
+        let mut idle = upstream.idle(self.pool.worker);
+        if !upstream.is_retired.load(Ordering::Acquire) {
+            idle.push_back(Idle { sender, traffic: self.traffic.clone(), until });
+        }
+        drop(idle);
         upstream.ring();
     }
 }

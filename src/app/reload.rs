@@ -1,0 +1,182 @@
+//! Reloading: a new configuration takes over, as a whole or not at all.
+//!
+//! Everything that can fail is done before anything is changed. One reload comes after the other; who asked for it is
+//! answered when every request that begins gets the new configuration.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+
+use super::changes::{Changes, Comparison, compare};
+use super::listen::Origin;
+use super::workshop::{Workshop, desk};
+use super::{Moment, Source};
+use crate::admin::SharedDesk;
+use crate::admin::reload::{Reload, Reloaded};
+use crate::config::Config;
+use crate::proxy::generation::{Generation, Switch};
+use crate::telemetry::logs::Levels;
+use crate::telemetry::metrics::{RELOAD_APPLIED, RELOAD_REJECTED, RELOAD_UNCHANGED};
+
+/// How many may wait for a reload.
+const QUEUE: usize = 16;
+
+/// Why a reload is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// SIGHUP.
+    Signal,
+    /// The file has changed.
+    File,
+    /// The admin API.
+    Admin,
+}
+
+/// Asks for reloads. Clones ask the same proxy.
+#[derive(Clone)]
+pub struct Reloads {
+    queue: mpsc::Sender<Request>,
+}
+
+pub(super) struct Request {
+    cause: Cause,
+    answer: oneshot::Sender<Reloaded>,
+}
+
+pub(super) type Queue = mpsc::Receiver<Request>;
+
+pub(super) fn queue() -> (Reloads, Queue) {
+    let (queue, requests) = mpsc::channel(QUEUE);
+    (Reloads { queue }, requests)
+}
+
+impl Reloads {
+    /// Reloads, and waits for what comes of it.
+    pub async fn ask(&self, cause: Cause) -> Reloaded {
+        let gone = || Reloaded::Refused("The proxy is on its way out.".to_owned());
+        let (answer, answered) = oneshot::channel();
+        match self.queue.send(Request { cause, answer }).await {
+            Ok(()) => answered.await.unwrap_or_else(|_| gone()),
+            Err(_) => gone(),
+        }
+    }
+
+    /// For the admin listener.
+    pub(super) fn for_admin(self) -> Reload {
+        Arc::new(move || {
+            let reloads = self.clone();
+            Box::pin(async move { reloads.ask(Cause::Admin).await })
+        })
+    }
+}
+
+/// What a reload works on.
+pub(super) struct Reloader {
+    /// In force.
+    pub(super) config: Config,
+    pub(super) source: Option<Source>,
+    pub(super) workshop: Workshop,
+    pub(super) switch: Switch,
+    pub(super) desk: SharedDesk,
+    pub(super) levels: Levels,
+    pub(super) tell: Arc<dyn Fn(Moment) + Send + Sync>,
+    pub(super) data_origin: Origin,
+    pub(super) admin_origin: Origin,
+}
+
+impl Reloader {
+    /// Reloads whenever somebody asks for it.
+    pub(super) async fn run(mut self, mut requests: Queue) {
+        while let Some(Request { cause, answer }) = requests.recv().await {
+            let reloaded = self.reload(cause).await;
+            // Who asked may have gone.
+            let _ = answer.send(reloaded);
+        }
+    }
+
+    async fn reload(&mut self, cause: Cause) -> Reloaded {
+        let Some(source) = self.source.clone() else {
+            return Reloaded::Refused(
+                "The proxy runs without a configuration file: there is nothing to reload.".into(),
+            );
+        };
+        (self.tell)(Moment::Reloading);
+        let reloaded = match tokio::task::spawn_blocking(move || source()).await {
+            Ok(Ok(config)) => self.take_over(config),
+            Ok(Err(report)) => Reloaded::Wrong(report),
+            Err(error) => Reloaded::Wrong(format!("reading it failed: {error}")),
+        };
+        self.report(cause, &reloaded);
+        (self.tell)(Moment::Ready);
+        reloaded
+    }
+
+    fn take_over(&mut self, mut config: Config) -> Reloaded {
+        // The address of an inherited socket is none of the configuration's.
+        if self.data_origin == Origin::Inherited {
+            config.listener.address = self.config.listener.address;
+        }
+        if let (Origin::Inherited, Some(new), Some(old)) = (self.admin_origin, &mut config.admin, &self.config.admin) {
+            if old.token.is_some() && new.token.is_none() {
+                return Reloaded::Refused("admin.token cannot go while the admin socket is inherited.".into());
+            }
+            new.address = old.address;
+        }
+        let changes = match compare(&self.config, &config) {
+            Comparison::Same => return Reloaded::Unchanged,
+            Comparison::NeedsRestart(settings) => {
+                let settings = settings.join(", ");
+                return Reloaded::Refused(format!("{settings} cannot change without a restart; nothing was changed."));
+            }
+            Comparison::Changed(changes) => changes,
+        };
+        match self.workshop.generation(&config) {
+            Ok(generation) => {
+                self.apply(config, &generation, &changes);
+                Reloaded::Applied(changes.settings)
+            }
+            Err(error) => Reloaded::Wrong(error.to_string()),
+        }
+    }
+
+    /// Puts everything that was made in the place of the old. Nothing here can fail: what could, like reading
+    /// certificates again, belongs before it.
+    fn apply(&mut self, config: Config, generation: &Generation, changes: &Changes) {
+        for estranged in &changes.estranged {
+            warn!(route = &*estranged.route, setting = estranged.setting, "earlier records are {}", estranged.effect);
+        }
+        let (old, new) = (&self.config, &config);
+        self.workshop.budget.resize(old.listener.max_buffered_bytes, new.listener.max_buffered_bytes);
+        if old.log.level != new.log.level
+            && let Err(error) = self.levels.set(&new.log.level)
+        {
+            warn!(%error, "the log level stays as it was");
+        }
+        self.switch.exchange(generation);
+        self.desk.exchange(desk(new, generation));
+        self.config = config;
+    }
+
+    fn report(&self, cause: Cause, reloaded: &Reloaded) {
+        let result = match reloaded {
+            Reloaded::Applied(changes) => {
+                info!(?cause, changes = changes.join(", "), "the configuration was reloaded");
+                RELOAD_APPLIED
+            }
+            Reloaded::Unchanged => {
+                info!(?cause, "the configuration was read again and is the same");
+                RELOAD_UNCHANGED
+            }
+            Reloaded::Wrong(report) => {
+                error!(?cause, "the new configuration is wrong and the old one stays: {report}");
+                RELOAD_REJECTED
+            }
+            Reloaded::Refused(reason) => {
+                error!(?cause, "the new configuration is refused and the old one stays: {reason}");
+                RELOAD_REJECTED
+            }
+        };
+        self.workshop.metrics.reloaded(result);
+    }
+}
