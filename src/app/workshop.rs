@@ -11,8 +11,7 @@ use crate::config::Config;
 use crate::http::budget::Budget;
 use crate::http::drain::Drain;
 use crate::http::layer::IdempotencyLayer;
-use crate::ledger::Ledger;
-use crate::proxy::generation::Generation;
+use crate::proxy::generation::{Generation, Layers};
 use crate::proxy::router::{RouteSpec, Router};
 use crate::telemetry::metrics::Metrics;
 
@@ -38,11 +37,7 @@ impl Workshop {
         })
     }
 
-    fn layers(
-        &self,
-        routes: &Arc<[RouteSpec]>,
-        observer: &Arc<Telemetry>,
-    ) -> Arc<dyn Fn(&Ledger) -> Vec<IdempotencyLayer> + Send + Sync> {
+    fn layers(&self, routes: &Arc<[RouteSpec]>, observer: &Arc<Telemetry>) -> Layers {
         let (routes, observer) = (routes.clone(), observer.clone());
         let (budget, drain) = (self.budget.clone(), self.drain.clone());
         Arc::new(move |ledger| {

@@ -18,6 +18,9 @@ use crate::proxy::router::{RouteSpec, Router};
 use crate::proxy::upstream::body::Sent;
 use crate::proxy::upstream::pool::{Pool, Upstream};
 
+/// Makes the layers of a generation over a ledger.
+pub type Layers = Arc<dyn Fn(&Ledger) -> Vec<IdempotencyLayer> + Send + Sync>;
+
 /// What one configuration makes of the proxy.
 #[derive(Clone)]
 pub struct Generation {
@@ -28,7 +31,7 @@ pub struct Generation {
     /// How requests find them.
     pub router: Arc<Router>,
     /// Makes the layers, one per route, over a worker's ledger.
-    pub layers: Arc<dyn Fn(&Ledger) -> Vec<IdempotencyLayer> + Send + Sync>,
+    pub layers: Layers,
     /// Hears of every request.
     pub observer: Arc<dyn Observer>,
 }

@@ -2,14 +2,22 @@
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
+use std::thread::{self, JoinHandle};
+
+use onceproxy::app::listen::Inherited;
+use onceproxy::app::{self, AppError, PortTaken, Surroundings};
+use onceproxy::config::Config;
+use onceproxy::config::load::Overrides;
+use secrecy::SecretString;
+use tokio::sync::oneshot;
 
 use super::load::{Connections, Load};
-use super::{connect, keyed, reload, setup, unkeyed, write};
+use super::{TOKEN, connect, keyed, reload, setup, unkeyed, write};
 use crate::support::client::Request;
 use crate::support::proxy::quoted;
 use crate::support::redis::RedisServer;
 use crate::support::upstream::{Reply, Upstream};
-use crate::support::waiting::{PATIENCE, Signal};
+use crate::support::waiting::{PATIENCE, Signal, eventually};
 
 const CLIENTS: [Connections; 4] = [Connections::Kept, Connections::Kept, Connections::Fresh, Connections::Fresh];
 
@@ -151,6 +159,80 @@ fn a_supervisor_hears_of_each_moment() {
     proxy.ask_to_end();
     assert_eq!(hear(), "STOPPING=1");
     assert_eq!(proxy.end().code(), Some(0));
+}
+
+#[test]
+fn an_admin_port_that_the_process_before_has_is_taken_when_it_is_free() {
+    let upstream = Upstream::start();
+    let (socket, admin) = (socket(), socket());
+    let address = admin.local_addr().expect("its address");
+    let setup = setup(upstream.address, "memory:").set("admin.address", quoted(&address.to_string()));
+    let starting = setup.begin_on(&socket);
+    starting.wait_for_line("is taken, by the process before this one as it seems");
+    starting.wait_for_line("listening on ");
+    drop(admin);
+    let proxy = starting.listening();
+    assert_eq!(proxy.admin, address);
+    assert_eq!(Request::get("/ready").send(address).expect("an answer").status, 200);
+}
+
+/// A proxy in this process, on sockets that the test has too.
+struct Inside {
+    stop: oneshot::Sender<()>,
+    ended: JoinHandle<Result<(), AppError>>,
+}
+
+impl Inside {
+    fn start(upstream: &Upstream, data: &TcpListener, admin: &TcpListener, token: Option<&str>) -> Inside {
+        let overrides = Overrides {
+            store: Some("memory:".to_owned()),
+            admin: Some("127.0.0.1:0".to_owned()),
+            admin_token: token.map(SecretString::from),
+            ..Overrides::default()
+        };
+        let config = Config::for_upstream(&format!("http://{}", upstream.address), &overrides).expect("it can work");
+        let mut surroundings = Surroundings::new(PortTaken::Fail);
+        surroundings.inherited = Inherited { data: data.try_clone().ok(), admin: admin.try_clone().ok() };
+        let (stop, stopped) = oneshot::channel();
+        let ended = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(app::run_in(surroundings, config, async { drop(stopped.await) }, |_| ()))
+        });
+        Inside { stop, ended }
+    }
+}
+
+#[test]
+fn an_inherited_admin_socket_is_left_to_the_next_process_when_this_one_drains() {
+    let upstream = Upstream::start();
+    let (data, admin) = (socket(), socket());
+    let address = admin.local_addr().expect("its address");
+    let inside = Inside::start(&upstream, &data, &admin, Some(TOKEN));
+    let ready = || Request::get("/ready").send(address).expect("an answer");
+    assert_eq!(ready().status, 200);
+    let answer = Signal::default();
+    upstream.then(Reply::status(201).after(&answer));
+    let under_way = keyed("k").send_aside(data.local_addr().expect("its address"));
+    upstream.wait_for_executions(1);
+    drop(inside.stop);
+    admin.set_nonblocking(true).expect("a socket");
+    // This test is the next process.
+    eventually("the socket to be left", || {
+        let _asks = std::net::TcpStream::connect(address).expect("the kernel takes it");
+        admin.accept().ok()
+    });
+    answer.give();
+    assert_eq!(under_way.end().expect("an answer").outcome(), "executed");
+    assert!(inside.ended.join().expect("no panic").is_ok());
+}
+
+#[test]
+fn an_inherited_admin_socket_that_is_public_needs_a_token() {
+    let upstream = Upstream::start();
+    let public = TcpListener::bind("0.0.0.0:0").expect("a port");
+    let inside = Inside::start(&upstream, &socket(), &public, None);
+    let ended = inside.ended.join().expect("no panic");
+    assert!(matches!(ended, Err(AppError::Unguarded(_))), "{ended:?}");
 }
 
 #[test]

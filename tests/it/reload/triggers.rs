@@ -2,11 +2,17 @@
 
 use std::fs;
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
 use super::{apply, connect, keyed, reload, reloads, setup, unkeyed, write};
 use crate::support::client::Request;
 use crate::support::proxy::{Proxy, Setup, quoted};
-use crate::support::upstream::Upstream;
-use crate::support::waiting::eventually;
+use crate::support::upstream::{Reply, Upstream};
+use crate::support::waiting::{Signal, eventually};
 
 /// The proxy turns requests without a key away.
 fn requires_keys(proxy: &Proxy) -> bool {
@@ -118,8 +124,8 @@ fn logs_and_trust_change_too() {
     let mut connection = connect(proxy.address);
     let said = "203.0.113.9";
     let forwarded = |upstream: &Upstream| {
-        let last = upstream.received().last().expect("a request").head.all("x-forwarded-for").join(", ");
-        last
+        let received = upstream.received();
+        received.last().expect("a request").head.all("x-forwarded-for").join(", ")
     };
     unkeyed().field("x-forwarded-for", said).send_over(&mut connection).expect("an answer");
     assert_eq!(forwarded(&upstream), "127.0.0.1");
@@ -139,4 +145,37 @@ fn the_token_changes() {
     let after = before.set("admin.token", quoted("another-one"));
     assert_eq!(apply(&proxy, &after), ["admin.token"]);
     assert_eq!(reload(&proxy).status, 401);
+}
+
+#[test]
+fn streams_of_one_connection_get_the_configuration_of_their_beginning() {
+    let upstream = Upstream::start();
+    let (before, after) = pair(&upstream);
+    let proxy = before.start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut sender = runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(proxy.address).await.expect("the proxy accepts");
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.expect("the proxy speaks HTTP/2");
+        tokio::spawn(connection);
+        sender
+    });
+    let mut post = || {
+        let request = http::Request::post("http://api.test/pay").body(Full::<Bytes>::from("x")).expect("a request");
+        sender.send_request(request)
+    };
+    let answer = Signal::default();
+    upstream.then(Reply::status(201).after(&answer));
+    let old = runtime.spawn(post());
+    runtime.block_on(async {
+        while upstream.received().is_empty() {
+            tokio::task::yield_now().await
+        }
+    });
+    apply(&proxy, &after);
+    let new: http::Response<Incoming> = runtime.block_on(post()).expect("an answer");
+    assert_eq!(new.status(), 400);
+    answer.give();
+    let old = runtime.block_on(old).expect("it ends").expect("an answer");
+    assert_eq!(old.status(), 201);
 }

@@ -189,8 +189,8 @@ impl Setup {
     pub fn text(&self) -> String {
         let mut text = "version = 1\n[listener]\naddress = \"127.0.0.1:0\"\n".to_owned();
         settings(&mut text, &self.listener);
-        text.push_str("[admin]\naddress = \"127.0.0.1:0\"\n");
-        self.section(&mut text, "admin", &[]);
+        text.push_str("[admin]\n");
+        self.section(&mut text, "admin", &[("address", "\"127.0.0.1:0\"")]);
         text.push_str("[log]\n");
         self.section(&mut text, "log", &[("level", "\"info\""), ("access", "false")]);
         write!(text, "[store]\nurl = \"{}\"\n", self.store).expect("a string takes it");
