@@ -14,12 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::interval;
 use tracing::{debug, info, warn};
 
-use self::listen::{AdminListener, Inherited, Listeners, Origin, bind_later};
+use self::listen::{AdminListener, Inherited, Listeners, Origin, address, bind_later};
 use self::reload::{Queue, Reloader, Reloads};
 use self::workshop::{Workshop, desk};
 use crate::admin::{self, Admin, SharedDesk};
@@ -57,7 +56,7 @@ pub enum AppError {
     /// An address cannot be listened on.
     #[error("cannot listen on {0}: {1}")]
     Bind(SocketAddr, #[source] io::Error),
-    /// A socket that was inherited is no listening one.
+    /// A socket that was inherited is none that can be listened on.
     #[error("cannot use an inherited socket: {0}")]
     Inherit(#[source] io::Error),
     /// The admin listener can be reached from outside, and has no token.
@@ -197,20 +196,10 @@ pub async fn run_in(
     .map_err(AppError::Worker)?;
     let is_draining = Arc::new(AtomicBool::new(false));
     let (leaving, has_left) = watch::channel(());
-    let address = |listener: &TcpListener, asked| listener.local_addr().map_err(|error| AppError::Bind(asked, error));
-    let admin_origin = match &admin_listener {
-        AdminListener::Here(_, origin) => *origin,
-        AdminListener::None | AdminListener::Later(_) => Origin::Bound,
-    };
-    let told = Started {
-        data: address(&data, config.listener.address)?,
-        admin: match (&admin_listener, &config.admin) {
-            (AdminListener::Here(listener, _), Some(admin)) => Some(address(listener, admin.address)?),
-            _ => None,
-        },
-    };
+    let admin_origin = admin_listener.origin();
+    let told = Started { data: address(&data)?, admin: admin_listener.address()? };
     let admin = Admin {
-        ledger: ledger.clone(),
+        ledger,
         desk: desk.clone(),
         metrics: metrics.clone(),
         is_draining: is_draining.clone(),

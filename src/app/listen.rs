@@ -63,7 +63,7 @@ impl Listeners {
             }
             (Some(admin), Some(socket)) => {
                 let socket = adopt(socket, "admin", admin.address)?;
-                let address = socket.local_addr().map_err(|error| AppError::Bind(admin.address, error))?;
+                let address = address(&socket)?;
                 if !address.ip().is_loopback() && admin.token.is_none() {
                     return Err(AppError::Unguarded(address));
                 }
@@ -82,12 +82,34 @@ impl Listeners {
     }
 }
 
+impl AdminListener {
+    pub(super) fn origin(&self) -> Origin {
+        match self {
+            AdminListener::Here(_, origin) => *origin,
+            AdminListener::None | AdminListener::Later(_) => Origin::Bound,
+        }
+    }
+
+    /// Where it listens, if it does yet.
+    pub(super) fn address(&self) -> Result<Option<SocketAddr>, AppError> {
+        match self {
+            AdminListener::Here(listener, _) => address(listener).map(Some),
+            AdminListener::None | AdminListener::Later(_) => Ok(None),
+        }
+    }
+}
+
+/// The address of a socket that listens.
+pub(super) fn address(listener: &TcpListener) -> Result<SocketAddr, AppError> {
+    listener.local_addr().map_err(AppError::Inherit)
+}
+
 fn adopt(socket: std::net::TcpListener, name: &str, unused: SocketAddr) -> Result<TcpListener, AppError> {
-    let failed = |error| AppError::Inherit(error);
-    socket.set_nonblocking(true).map_err(failed)?;
-    let address = socket.local_addr().map_err(failed)?;
+    socket.set_nonblocking(true).map_err(AppError::Inherit)?;
+    let socket = TcpListener::from_std(socket).map_err(AppError::Inherit)?;
+    let address = address(&socket)?;
     info!("the {name} listener is an inherited socket, {address}; the address {unused} is not used");
-    TcpListener::from_std(socket).map_err(failed)
+    Ok(socket)
 }
 
 async fn bind(address: SocketAddr, taken: PortTaken) -> Result<TcpListener, AppError> {

@@ -98,14 +98,18 @@ impl Client {
     }
 }
 
-/// What the proxy was told to be, one after the other: each changes something else.
+/// What the proxy is told to be, one after the other. No two are the same: one that came back while the file is written
+/// anew would look like a file that stays.
 fn variant(before: &Setup, number: usize) -> Setup {
     let setup = before.clone();
     match number % 5 {
         0 => setup.upstream("response_timeout", format!("\"{}s\"", 20 + number)),
         1 => setup.policy("concurrent", quoted("wait")).policy("retention", format!("\"{}h\"", 20 + number)),
         2 => setup.listener("max_connections", format!("{}", 100 + number)).listener("max_buffered", quoted("64MiB")),
-        3 => setup.route("one", "/pay", "").route("other", "/{*rest}", "mode = \"off\""),
+        3 => {
+            let one = format!("retention = \"{}h\"", 20 + number);
+            setup.route("one", "/pay", &one).route("other", "/{*rest}", "mode = \"off\"")
+        }
         _ => setup.listener("body_timeout", format!("\"{}s\"", 10 + number)),
     }
 }
