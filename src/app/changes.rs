@@ -128,10 +128,10 @@ fn upstreams(settings: &mut Vec<String>, old: &[Arc<UpstreamSpec>], new: &[Arc<U
             None => settings.push(format!("{section} (added)")),
             Some(before) if before == upstream => {}
             Some(before) => {
-                let is_elsewhere = (&before.host, before.port, &before.authority)
-                    != (&upstream.host, upstream.port, &upstream.authority);
+                let is_elsewhere = before.url() != upstream.url();
                 let fields = [
                     ("url", is_elsewhere),
+                    ("ca or client_cert", !is_elsewhere && before.transport != upstream.transport),
                     ("connect_timeout", before.connect_timeout != upstream.connect_timeout),
                     ("response_timeout", before.response_timeout != upstream.response_timeout),
                     ("idle_timeout", before.idle_timeout != upstream.idle_timeout),

@@ -33,7 +33,7 @@ pub(super) fn config(
     let admin = admin(file.admin.as_ref(), overrides, lookups, findings);
     let log = log(file.log.as_ref(), overrides, findings);
     let store = store(file, overrides, lookups, findings);
-    let upstreams = all_upstreams(file, overrides, findings);
+    let upstreams = all_upstreams(file, overrides, lookups, findings);
     let no_defaults = PolicyFile::default();
     let referred = Referred {
         upstreams: &upstreams,
@@ -80,17 +80,20 @@ pub(super) fn config(
 fn all_upstreams(
     file: &File,
     overrides: &Overrides,
+    lookups: &Lookups<'_>,
     findings: &mut Findings,
 ) -> Vec<(String, Span, Option<Arc<UpstreamSpec>>)> {
-    let mut all = upstreams(file.upstreams.as_ref(), findings);
+    let mut all = upstreams(file.upstreams.as_ref(), lookups, findings);
     match (&overrides.upstream, all.first()) {
         (Some(_), Some((_, place, _))) => {
             let wrong = Diagnostic::error("`--upstream` beside a file that defines upstreams says two things at once");
             findings.push(wrong.at(place.clone()).help("leave the flag out, or the file's upstreams"));
         }
         (Some(url), None) => {
-            let parsed = UpstreamUrl::parse("--upstream", url).map_err(|wrong| findings.push(wrong)).ok();
-            all.push((UPSTREAM.to_owned(), 0..0, parsed.map(|url| Arc::new(url.spec(UPSTREAM)))));
+            let flag = "--upstream";
+            let spec = UpstreamUrl::parse(flag, url).and_then(|url| url.by_itself(flag, UPSTREAM));
+            let spec = spec.map_err(|wrong| findings.push(wrong)).ok();
+            all.push((UPSTREAM.to_owned(), 0..0, spec.map(Arc::new)));
         }
         (None, None) if !file.has("upstreams") => {
             let wrong = Diagnostic::error("the file has no upstreams: requests have nowhere to go");

@@ -61,7 +61,7 @@ fn store() -> Vec<(&'static str, String)> {
 }
 
 fn upstream() -> Vec<(&'static str, String)> {
-    let spec = UpstreamUrl::default().spec("");
+    let spec = UpstreamUrl::default().spec("", None);
     vec![
         ("connect_timeout", quoted(show_duration(spec.connect_timeout))),
         ("response_timeout", quoted(show_duration(spec.response_timeout))),

@@ -76,7 +76,7 @@ fn write_head(out: &mut String, report: &Report, route: &RouteSpec, file: Option
     if let Some(host) = &route.host {
         row(out, "host", host, "");
     }
-    row(out, "upstream", &format!("{} at http://{}", route.upstream.name, route.upstream.authority), "");
+    row(out, "upstream", &format!("{} at {}", route.upstream.name, route.upstream.url()), "");
     row(out, "protected", &protected, "");
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::certificates::CertAndKey;
 use super::diagnostic::{Diagnostic, Findings};
 use super::lists::{List, Named};
 use super::secret::Secret;
@@ -116,13 +117,13 @@ section! {
 section! {
     /// An upstream.
     UpstreamFile {
-        /// http://HOST or http://HOST:PORT.
+        /// http://HOST, http://HOST:PORT, https://HOST, https://HOST:PORT or unix:/PATH.
         url: UpstreamUrl,
-        /// The authority of an https upstream.
-        ca: NotBuilt,
+        /// A PEM file: the authorities of an https upstream, and no others; without it the system's roots.
+        ca: String,
         /// Who we are to an https upstream.
-        client_cert: NotBuilt,
-        /// The longest time for name and TCP together.
+        client_cert: CertAndKey,
+        /// The longest time for name, TCP and TLS together.
         connect_timeout: Timeout,
         /// From the last request byte to the response head, then between two chunks; of a protected request the
         /// whole exchange.

@@ -3,6 +3,7 @@
 //! text → [`file`](mod@file) (what is written, and where) → `check` (whether it can work) → [`Config`]. Everything that
 //! is wrong with a file is found at once; what is missing in it comes from the `Default` of the type that it ends up in.
 
+pub mod certificates;
 mod check;
 pub mod defaults;
 pub mod diagnostic;

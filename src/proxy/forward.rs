@@ -3,7 +3,9 @@
 //! | what happened | what is known |
 //! |---|---|
 //! | no connection | not executed |
-//! | the connection ended, and no byte was written since it was taken | not executed: once more on a new connection |
+//! | a new connection ended, since the upstream did not take our certificate | not executed |
+//! | HTTP/1: the connection ended, and no byte was written since it was taken | not executed: once more on a new connection |
+//! | HTTP/2: the upstream says that the stream was not processed, or it was never begun | likewise |
 //! | anything else before the response's head | unknown |
 
 use std::convert::Infallible;
@@ -31,8 +33,10 @@ use crate::http::refusal::Refusal;
 use crate::proxy::connection::body::ClientBody;
 use crate::proxy::headers::remove_hop_by_hop;
 use crate::proxy::upstream::body::{Patience, Progress, Sent, UpstreamBody};
-use crate::proxy::upstream::pool::{Lease, NoConnection, Pool, Want};
-use crate::proxy::upstream::socket::Traffic;
+use crate::proxy::upstream::frame::{TakesTrailers, frame};
+use crate::proxy::upstream::lease::{Lease, LeaseVersion};
+use crate::proxy::upstream::pool::{NoConnection, Pool, Want};
+use crate::proxy::upstream::tls::refusal_of_us;
 
 /// Forwards requests to one upstream.
 #[derive(Clone)]
@@ -40,6 +44,9 @@ pub struct Forward {
     pool: Pool<Sent>,
     policy: Arc<Policy>,
 }
+
+/// How often a request is tried that is proven not to have been sent.
+const TRIES: u32 = 3;
 
 enum Failure {
     /// The response's head did not come in time.
@@ -63,10 +70,11 @@ impl Forward {
                 Err(_) => return self.refuse(Refusal::UpstreamNotReached, Disposition::NotExecuted),
             }
         }
-        frame_as_http1(&mut request);
         let began = Instant::now();
         let mut want = Want::Any;
+        let mut tries_left = TRIES;
         loop {
+            let taken = Instant::now();
             let mut lease = match self.pool.lease(want).await {
                 Ok(lease) => lease,
                 Err(error) => return self.not_reached(&error),
@@ -75,30 +83,39 @@ impl Forward {
             if attempt.as_ref().is_some_and(|attempt| !attempt.may_start()) {
                 return self.refuse(Refusal::ClaimLost, Disposition::NotExecuted);
             }
-            let spare = if lease.is_reused && attempt.is_some() { copy_of(&request) } else { None };
+            tries_left -= 1;
+            let may_repeat = lease.is_reused && tries_left > 0;
+            let spare = if may_repeat && attempt.is_some() { copy_of(&request) } else { None };
+            frame(&mut request, lease.version(), spec);
             let written_bytes = lease.traffic().written_bytes();
             let progress = request.body().progress();
             let answer = lease.send(*request);
-            let failure = match head(lease.traffic(), progress, answer, spec.response_timeout).await {
-                Ok(response) => return self.deliver(response, lease, began, attempt.is_some()),
+            let failure = match head(&lease, &progress, answer, spec.response_timeout).await {
+                Ok(response) => return self.deliver(response, lease, &progress, began, attempt.is_some()),
                 Err(failure) => failure,
             };
-            let is_unsent = lease.traffic().written_bytes() == written_bytes;
             let mut error = match failure {
                 // Also when no byte has left yet: the connection still stands, and what it holds may leave later.
                 Failure::Timeout => {
                     warn!(upstream = %spec.name, "no answer in time");
+                    lease.retire();
                     return self.refuse(Refusal::UpstreamTimeout, Disposition::Unknown("upstream-timeout"));
                 }
                 Failure::Broken(error) => error,
             };
+            let is_unsent = match lease.version() {
+                LeaseVersion::Http1 => lease.traffic().written_bytes() == written_bytes,
+                // Others write on the connection too: a request that comes back was never begun.
+                LeaseVersion::Http2 => error.message().is_some() || is_refused_stream(error.error()),
+            };
             match error.take_message().or(spare) {
-                Some(unsent) if is_unsent && lease.is_reused => {
-                    debug!(upstream = %spec.name, "an idle connection had ended; the request goes over a new one");
+                Some(unsent) if is_unsent && may_repeat => {
+                    debug!(upstream = %spec.name, "the connection took no more requests; this one goes over another");
                     *request = unsent;
-                    want = Want::Fresh;
+                    want = Want::Newer(taken);
                 }
-                _ => return self.broken(error.error(), is_unsent),
+                _ if lease.is_reused => return self.broken(error.error(), progress.clients_fault(), is_unsent),
+                _ => return self.broken_at_once(error.error(), progress.clients_fault(), is_unsent),
             }
         }
     }
@@ -122,8 +139,9 @@ impl Forward {
         self.refuse(refusal, Disposition::NotExecuted)
     }
 
-    fn broken(&self, error: &hyper::Error, is_unsent: bool) -> Response<UpstreamBody> {
-        if let Some(refusal) = clients_fault(error) {
+    fn broken(&self, error: &hyper::Error, fault: Option<&ClientBodyError>, is_unsent: bool) -> Response<UpstreamBody> {
+        if let Some(fault) = fault {
+            let refusal = refusal_for_fault(fault);
             let disposition = if is_unsent { Disposition::NotExecuted } else { Disposition::Unknown("client-body") };
             return self.refuse(refusal, disposition);
         }
@@ -134,10 +152,23 @@ impl Forward {
         }
     }
 
+    /// The first exchange of a connection broke off: it may have been its handshake.
+    fn broken_at_once(
+        &self,
+        error: &hyper::Error,
+        fault: Option<&ClientBodyError>,
+        is_unsent: bool,
+    ) -> Response<UpstreamBody> {
+        let Some(error) = refusal_of_us(error) else { return self.broken(error, fault, is_unsent) };
+        warn!(upstream = %self.pool.spec().name, %error, "the upstream does not take our certificate, or wants one");
+        self.refuse(Refusal::UpstreamNotReached, Disposition::NotExecuted)
+    }
+
     fn deliver(
         &self,
         response: Response<Incoming>,
         lease: Lease<Sent>,
+        progress: &Progress,
         began: Instant,
         is_protected: bool,
     ) -> Response<UpstreamBody> {
@@ -160,22 +191,10 @@ impl Forward {
         let max_held_bytes = self.policy.max_response_body as u64;
         let is_held =
             is_protected && incoming.size_hint().lower() <= max_held_bytes && !is_event_stream(&parts.headers);
-        let deadline = lease.traffic().last_write() + spec.response_timeout;
+        let deadline = last_byte(&lease, progress) + spec.response_timeout;
         let patience =
             Patience { between_chunks: spec.response_timeout, held: is_held.then_some((deadline, max_held_bytes)) };
         Response::from_parts(parts, UpstreamBody::new(incoming, lease, idle_for, patience, took))
-    }
-}
-
-/// The version and framing of the connection that a request goes out on, whichever it came in on: a body of a length
-/// that nobody told is chunked. hyper would leave it out.
-fn frame_as_http1(request: &mut Request<Sent>) {
-    *request.version_mut() = Version::HTTP_11;
-    let body = request.body();
-    let has_length = body.is_end_stream() || body.size_hint().exact().is_some();
-    if !has_length {
-        request.headers_mut().remove(CONTENT_LENGTH);
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
 }
 
@@ -197,10 +216,18 @@ fn settle_length(headers: &mut HeaderMap, body: &Incoming) {
     }
 }
 
+/// When the last part of a request was handed on.
+fn last_byte(lease: &Lease<Sent>, progress: &Progress) -> Instant {
+    match lease.version() {
+        LeaseVersion::Http1 => lease.traffic().last_write(),
+        LeaseVersion::Http2 => progress.last_move(),
+    }
+}
+
 /// Waits for the response's head, for so long from the last byte that was written.
 async fn head(
-    traffic: &Traffic,
-    progress: Progress,
+    lease: &Lease<Sent>,
+    progress: &Progress,
     answer: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Sent>>>>,
     limit: Duration,
 ) -> Result<Response<Incoming>, Failure> {
@@ -212,7 +239,7 @@ async fn head(
             // The client's own time limit ends this.
             Err(_) if progress.waits_for_client() => deadline = Instant::now() + limit,
             Err(_) => {
-                let counted_from_last_byte = traffic.last_write() + limit;
+                let counted_from_last_byte = last_byte(lease, progress) + limit;
                 if counted_from_last_byte <= Instant::now() {
                     return Err(Failure::Timeout);
                 }
@@ -229,24 +256,34 @@ fn copy_of(request: &Request<Sent>) -> Option<Request<Sent>> {
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
+    if let Some(takes_trailers) = request.extensions().get::<TakesTrailers>() {
+        copy.extensions_mut().insert(*takes_trailers);
+    }
     Some(copy)
 }
 
 /// The refusal for a body that the client did not bring to its end.
-fn clients_fault(error: &hyper::Error) -> Option<Refusal> {
+fn refusal_for_fault(fault: &ClientBodyError) -> Refusal {
+    match fault {
+        ClientBodyError::TooSlow => Refusal::RequestTimeout,
+        ClientBodyError::Broken(_) | ClientBodyError::Gone => {
+            Refusal::BadRequest("The request body is not what its framing promised.".into())
+        }
+    }
+}
+
+/// Whether the upstream says of an HTTP/2 stream that it was not processed: by REFUSED_STREAM, or by a GOAWAY whose last
+/// stream comes before it (RFC 9113 section 8.7).
+fn is_refused_stream(error: &hyper::Error) -> bool {
     let mut cause: Option<&(dyn Error + 'static)> = error.source();
     while let Some(error) = cause {
-        if let Some(fault) = error.downcast_ref::<ClientBodyError>() {
-            return Some(match fault {
-                ClientBodyError::TooSlow => Refusal::RequestTimeout,
-                ClientBodyError::Broken(_) | ClientBodyError::Gone => {
-                    Refusal::BadRequest("The request body is not what its framing promised.".into())
-                }
-            });
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            return error.is_remote() && (is_refused || error.is_go_away());
         }
         cause = error.source();
     }
-    None
+    false
 }
 
 /// How long the server keeps an idle connection, less a second so that it is not the first to close it.

@@ -29,10 +29,13 @@ use crate::proxy::connection::activity::Activity;
 use crate::proxy::connection::body::ClientBody;
 use crate::proxy::forward::Forward;
 use crate::proxy::generation::{Generation, Seat};
-use crate::proxy::headers::{EffectiveHost, Peer, Via, check_coding, check_nominated, effective_host, prepare_request};
+use crate::proxy::headers::{
+    EffectiveHost, Peer, Via, check_coding, check_nominated, effective_host, prepare_request, takes_trailers,
+};
 use crate::proxy::listener::ListenerSpec;
 use crate::proxy::router::{NoRoute, Router};
 use crate::proxy::upstream::body::UpstreamBody;
+use crate::proxy::upstream::frame::TakesTrailers;
 
 /// The methods that this proxy takes, for `Allow`.
 const ALLOWED: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -291,6 +294,9 @@ impl Connection {
             && let Some(params) = gateway.router.params_of(route, name, path)
         {
             parts.extensions.insert(params);
+        }
+        if takes_trailers(&parts.headers) {
+            parts.extensions.insert(TakesTrailers);
         }
         prepare_request(&mut parts.headers, parts.version, &peer, host, &gateway.via)?;
         set_target(parts, host);

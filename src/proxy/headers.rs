@@ -132,6 +132,13 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether a client takes trailers (RFC 9110 section 10.1.4).
+pub fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(TE).iter().any(|line| {
+        line.as_bytes().split(|&byte| byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    })
+}
+
 fn is_hop_by_hop(name: &str) -> bool {
     matches!(name, "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade" | "http2-settings")
 }

@@ -1,16 +1,45 @@
-//! Reading a socket into hyper's buffers.
+//! Sockets of the kernel, read into hyper's buffers and written from them without a copy in between.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::ReadBufCursor;
 use socket2::SockRef;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
+
+/// A stream socket without a protocol of its own: what is written are the bytes that leave.
+pub(super) trait Plain: AsFd {
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn try_io<R>(&self, interest: Interest, io: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
+}
+
+macro_rules! plain {
+    ($socket:ty) => {
+        impl Plain for $socket {
+            fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.poll_read_ready(cx)
+            }
+
+            fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.poll_write_ready(cx)
+            }
+
+            fn try_io<R>(&self, interest: Interest, io: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+                self.try_io(interest, io)
+            }
+        }
+    };
+}
+
+plain!(TcpStream);
+plain!(UnixStream);
 
 /// Reads what is there, at most `room` bytes, and says how many.
 pub(super) fn poll_read(
-    stream: &TcpStream,
+    stream: &impl Plain,
     cx: &mut Context<'_>,
     buf: &mut ReadBufCursor<'_>,
     room: usize,
@@ -36,6 +65,21 @@ pub(super) fn poll_read(
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(error) => return Poll::Ready(Err(error)),
+        }
+    }
+}
+
+/// Writes as soon as the kernel takes something.
+pub(super) fn poll_write<S: Plain>(
+    stream: &S,
+    cx: &mut Context<'_>,
+    mut write: impl FnMut(&S) -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_write_ready(cx))?;
+        match write(stream) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            written => return Poll::Ready(written),
         }
     }
 }

@@ -1,14 +1,12 @@
-//! What a file talks of, reached: the store and its settings, and each upstream's port.
+//! What a file talks of, reached: the store and its settings, and each upstream.
 
-use std::time::Duration;
-
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::config::diagnostic::Severity;
 use crate::config::{Config, StoreConfig};
 use crate::ledger::store;
 use crate::proxy::upstream::UpstreamSpec;
+use crate::proxy::upstream::connect::try_out;
 use crate::stores::url::StoreUrl;
 
 /// How many of the store's time limits a look at it may take: connecting is part of it.
@@ -26,7 +24,7 @@ pub(super) struct Reached {
 pub(super) async fn reach(config: &Config) -> Vec<Reached> {
     let mut reached = reach_store(&config.store).await;
     for upstream in &config.upstreams {
-        let what = format!("upstream {} at {}", upstream.name, upstream.authority);
+        let what = format!("upstream {} at {}", upstream.name, upstream.url());
         let finding = reach_upstream(upstream).await.map_err(|error| (Severity::Error, error));
         reached.push(Reached { what, finding });
     }
@@ -83,10 +81,6 @@ fn is_in_use(_: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
 }
 
 async fn reach_upstream(upstream: &UpstreamSpec) -> Result<String, String> {
-    let limit: Duration = upstream.connect_timeout;
-    match timeout(limit, TcpStream::connect((&*upstream.host, upstream.port))).await {
-        Ok(Ok(_)) => Ok("takes connections".to_owned()),
-        Ok(Err(error)) => Err(format!("does not take a connection: {error}")),
-        Err(_) => Err(format!("does not take a connection within {limit:?}")),
-    }
+    try_out(upstream).await.map_err(|error| error.to_string())?;
+    Ok("takes connections".to_owned())
 }

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,23 +12,56 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::pool::Lease;
-use crate::http::body::RequestBody;
+use super::lease::Lease;
+use crate::http::body::{ClientBodyError, RequestBody};
 use crate::proxy::BoxError;
 use crate::proxy::connection::body::ClientBody;
 
 /// How far a request's body has gone.
 #[derive(Clone)]
-pub(in crate::proxy) struct Progress(Arc<AtomicU8>);
+pub(in crate::proxy) struct Progress(Arc<Steps>);
+
+struct Steps {
+    began: Instant,
+    state: AtomicU8,
+    /// When the state last changed, in nanoseconds after `began`.
+    moved: AtomicU64,
+    fault: OnceLock<ClientBodyError>,
+}
 
 const MOVING: u8 = 0;
 const WAITING: u8 = 1;
 const ENDED: u8 = 2;
 
 impl Progress {
+    fn new() -> Progress {
+        Progress(Arc::new(Steps {
+            began: Instant::now(),
+            state: AtomicU8::new(MOVING),
+            moved: AtomicU64::new(0),
+            fault: OnceLock::new(),
+        }))
+    }
+
+    fn is(&self, state: u8) {
+        let nanos = u64::try_from(self.0.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.0.moved.store(nanos, Ordering::Release);
+        self.0.state.store(state, Ordering::Release);
+    }
+
     /// Whether the next chunk has to come from the client first.
     pub(in crate::proxy) fn waits_for_client(&self) -> bool {
-        self.0.load(Ordering::Acquire) == WAITING
+        self.0.state.load(Ordering::Acquire) == WAITING
+    }
+
+    /// When a chunk was last asked for.
+    pub(in crate::proxy) fn last_move(&self) -> Instant {
+        self.0.began + Duration::from_nanos(self.0.moved.load(Ordering::Acquire))
+    }
+
+    /// Why the client did not bring its body to its end.
+    pub(in crate::proxy) fn clients_fault(&self) -> Option<&ClientBodyError> {
+        self.0.fault.get()
     }
 }
 
@@ -40,7 +73,7 @@ pub struct Sent {
 
 impl Sent {
     pub(in crate::proxy) fn new(body: RequestBody<ClientBody>) -> Sent {
-        Sent { body, progress: Progress(Arc::new(AtomicU8::new(MOVING))) }
+        Sent { body, progress: Progress::new() }
     }
 
     pub(in crate::proxy) fn progress(&self) -> Progress {
@@ -58,12 +91,15 @@ impl Body for Sent {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        let state = match &polled {
+        self.progress.is(match &polled {
             Poll::Pending => WAITING,
             Poll::Ready(Some(Ok(_))) => MOVING,
             Poll::Ready(None | Some(Err(_))) => ENDED,
-        };
-        self.progress.0.store(state, Ordering::Release);
+        });
+        if let Poll::Ready(Some(Err(fault))) = &polled {
+            // A body that has failed is not asked again.
+            let _ = self.progress.0.fault.set(fault.clone());
+        }
         polled.map_err(Into::into)
     }
 
@@ -131,7 +167,7 @@ impl UpstreamBody {
             is_armed: false,
         };
         match &stream.lease {
-            Some(lease) if !stream.incoming.is_end_stream() => lease.traffic().answer_is_held(),
+            Some(lease) if !stream.incoming.is_end_stream() => lease.answer_is_held(),
             _ => stream.give_back(),
         }
         UpstreamBody { kind: Kind::Stream(Box::new(stream)), took: Some(took) }
@@ -148,7 +184,7 @@ impl UpstreamBody {
 impl Stream {
     fn give_back(&mut self) {
         if let Some(lease) = self.lease.take() {
-            lease.traffic().answer_is_taken();
+            lease.answer_is_taken();
             lease.give_back(self.idle_for);
         }
     }
@@ -157,7 +193,7 @@ impl Stream {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(lease) = &self.lease {
-                    lease.traffic().answer_is_held();
+                    lease.answer_is_held();
                 }
                 self.received_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.is_armed = false;
@@ -181,7 +217,7 @@ impl Stream {
             }
             Poll::Pending => {
                 if let Some(lease) = &self.lease {
-                    lease.traffic().answer_is_taken();
+                    lease.answer_is_taken();
                 }
                 Poll::Pending
             }

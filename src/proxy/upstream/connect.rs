@@ -1,20 +1,32 @@
-//! New connections: name, TCP, and hyper's handshake, within one time limit.
+//! New connections: name, TCP and TLS within one time limit, then the protocol.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use http_body::Body;
-use hyper::client::conn::http1::{self, SendRequest};
-use tokio::net::{TcpStream, lookup_host};
-use tokio::time::timeout;
+use hyper::client::conn::http1::SendRequest;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::time::{Duration, Instant, timeout_at};
 use tracing::{debug, warn};
 
-use super::UpstreamSpec;
+use super::addresses::Addresses;
+use super::multiplexed::{MAX_STREAMS, Multiplexed, Streams};
 use super::pool::Place;
+use super::race::{Lost, race};
 use super::socket::{Socket, Traffic};
+use super::stream::Stream;
+use super::{Transport, UpstreamSpec};
 use crate::proxy::BoxError;
+
+/// How much of an answer may be on its way that nobody has asked for yet. A connection has room for that of all its
+/// streams, so that none has to wait for another's client.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const MAX_HEADER_LIST_BYTES: u32 = 64 << 10;
 
 /// Why there is no connection. Whatever the reason: nothing was sent.
 #[derive(Debug, thiserror::Error)]
@@ -25,40 +37,64 @@ pub enum ConnectError {
     /// Nobody takes the connection.
     #[error("{0} does not take a connection: {1}")]
     Refused(SocketAddr, #[source] io::Error),
+    /// Nobody takes a connection at this path.
+    #[error("the socket {path} does not take a connection: {1}", path = .0.display())]
+    Socket(PathBuf, #[source] io::Error),
+    /// The other side cannot prove who it is, or speaks no TLS that we do.
+    #[error("no TLS with {0}: {1}")]
+    Tls(SocketAddr, #[source] io::Error),
     /// Not within the time limit.
     #[error("no connection within {0:?}")]
-    Timeout(std::time::Duration),
+    Timeout(Duration),
     /// hyper did not take the socket.
     #[error("the connection ended at once: {0}")]
     Handshake(#[source] hyper::Error),
 }
 
 /// A new connection.
-pub(super) struct Connected<B> {
-    pub(super) sender: SendRequest<B>,
-    pub(super) traffic: Traffic,
+pub(super) enum Connected<B> {
+    Http1(SendRequest<B>, Traffic),
+    Http2(Multiplexed<B>),
 }
 
-/// Connects to the first address that answers. Begins with another one each time, so that all of them get some.
-/// The place is held until the connection has ended.
+/// Connects to an upstream. The place is held until the connection has ended.
 pub(super) async fn connect<B>(
     spec: &UpstreamSpec,
-    turn: &AtomicUsize,
+    addresses: &Addresses,
     place: Place<B>,
 ) -> Result<Connected<B>, ConnectError>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let stream = timeout(spec.connect_timeout, dial(spec, turn))
-        .await
-        .map_err(|_| ConnectError::Timeout(spec.connect_timeout))??;
-    // Small requests go out at once.
-    let _ = stream.set_nodelay(true);
-    let socket = Socket::new(stream);
+    let stream = open(spec, addresses).await?;
+    let speaks_http2 = match &spec.transport {
+        Transport::Tcp | Transport::Unix(_) => false,
+        Transport::H2c => true,
+        Transport::Tls(_) => stream.has_chosen_http2(),
+    };
+    match speaks_http2 {
+        false => begin_http1(Socket::new(stream), spec.response_timeout, place).await,
+        true => begin_http2(Socket::new(stream), place).await,
+    }
+}
+
+/// Reaches for an upstream and lets it go again.
+///
+/// # Errors
+/// Why it cannot be reached.
+pub(crate) async fn try_out(spec: &UpstreamSpec) -> Result<(), ConnectError> {
+    open(spec, &Addresses::default()).await.map(drop)
+}
+
+async fn begin_http1<B>(socket: Socket, stall_limit: Duration, place: Place<B>) -> Result<Connected<B>, ConnectError>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
     let traffic = socket.traffic();
     let (sender, connection) = http1::Builder::new().handshake(socket).await.map_err(ConnectError::Handshake)?;
-    let (watched, stall_limit) = (traffic.clone(), spec.response_timeout);
+    let watched = traffic.clone();
     tokio::spawn(async move {
         tokio::select! {
             ended = connection => if let Err(error) = ended {
@@ -68,25 +104,85 @@ where
         }
         drop(place);
     });
-    Ok(Connected { sender, traffic })
+    Ok(Connected::Http1(sender, traffic))
 }
 
-async fn dial(spec: &UpstreamSpec, turn: &AtomicUsize) -> Result<TcpStream, ConnectError> {
-    let addresses: Vec<SocketAddr> = match spec.host.parse() {
-        Ok(ip) => vec![SocketAddr::new(ip, spec.port)],
-        Err(_) => {
-            let failed = |error| ConnectError::Name(spec.host.to_string(), error);
-            lookup_host((&*spec.host, spec.port)).await.map_err(failed)?.collect()
+async fn begin_http2<B>(socket: Socket, place: Place<B>) -> Result<Connected<B>, ConnectError>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let traffic = socket.traffic();
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(STREAM_WINDOW_BYTES * MAX_STREAMS as u32)
+        .max_header_list_size(MAX_HEADER_LIST_BYTES)
+        .handshake(socket)
+        .await
+        .map_err(ConnectError::Handshake)?;
+    let streams = Streams::new();
+    let allowed = streams.clone();
+    let mut connection = Box::pin(connection);
+    tokio::spawn(async move {
+        let ended = poll_fn(|cx| {
+            let polled = connection.as_mut().poll(cx);
+            allowed.allow(connection.current_max_send_streams(), cx.waker());
+            polled
+        });
+        if let Err(error) = ended.await {
+            debug!(%error, "an upstream connection ended early");
         }
-    };
-    let first = turn.fetch_add(1, Ordering::Relaxed);
-    let mut last = ConnectError::Name(spec.host.to_string(), io::Error::other("it has no address"));
-    for n in 0..addresses.len() {
-        let address = addresses[first.wrapping_add(n) % addresses.len()];
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = ConnectError::Refused(address, error),
+        drop(place);
+    });
+    Ok(Connected::Http2(Multiplexed::new(sender, traffic, streams)))
+}
+
+/// Opens a stream, within the upstream's time limit.
+async fn open(spec: &UpstreamSpec, addresses: &Addresses) -> Result<Stream, ConnectError> {
+    let deadline = Instant::now() + spec.connect_timeout;
+    let late = |_| ConnectError::Timeout(spec.connect_timeout);
+    match &spec.transport {
+        Transport::Tcp | Transport::H2c => Ok(Stream::Tcp(dial(spec, addresses, deadline).await?.1)),
+        Transport::Tls(tls) => {
+            let (address, stream) = dial(spec, addresses, deadline).await?;
+            let secured = timeout_at(deadline, tls.secure(stream)).await.map_err(late);
+            let secured = secured.and_then(|secured| secured.map_err(|error| ConnectError::Tls(address, error)));
+            if secured.is_err() {
+                addresses.failed(address);
+            }
+            Ok(Stream::tls(secured?))
+        }
+        Transport::Unix(path) => {
+            let connected = timeout_at(deadline, UnixStream::connect(path)).await.map_err(late)?;
+            connected.map(Stream::Unix).map_err(|error| ConnectError::Socket(path.to_path_buf(), error))
         }
     }
-    Err(last)
+}
+
+/// Connects to one of the name's addresses.
+async fn dial(
+    spec: &UpstreamSpec,
+    addresses: &Addresses,
+    deadline: Instant,
+) -> Result<(SocketAddr, TcpStream), ConnectError> {
+    let found = match spec.host.parse() {
+        Ok(ip) => vec![SocketAddr::new(ip, spec.port)],
+        Err(_) => {
+            let found = timeout_at(deadline, lookup_host((&*spec.host, spec.port)));
+            let found = found.await.map_err(|_| ConnectError::Timeout(spec.connect_timeout))?;
+            found.map_err(|error| ConnectError::Name(spec.host.to_string(), error))?.collect()
+        }
+    };
+    let order = addresses.plan(&found);
+    let raced = race(&order, deadline, TcpStream::connect, |address| addresses.failed(address)).await;
+    let (address, stream) = raced.map_err(|lost| match lost {
+        Lost::Nobody => ConnectError::Name(spec.host.to_string(), io::Error::other("it has no address")),
+        Lost::Refused(address, error) => ConnectError::Refused(address, error),
+        Lost::Timeout => ConnectError::Timeout(spec.connect_timeout),
+    })?;
+    addresses.answered(address);
+    // Small requests go out at once.
+    let _ = stream.set_nodelay(true);
+    Ok((address, stream))
 }

@@ -3,57 +3,57 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
 use http_body::Body;
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::UpstreamSpec;
+use super::addresses::Addresses;
 use super::connect::{ConnectError, Connected, connect};
+use super::lease::{Lease, Sender};
+use super::multiplexed::Multiplexed;
 use super::socket::Traffic;
+use super::{Transport, UpstreamSpec};
 use crate::proxy::BoxError;
 
 /// One upstream's connections, over all workers.
 pub struct Upstream<B> {
-    spec: Arc<UpstreamSpec>,
+    pub(super) spec: Arc<UpstreamSpec>,
     /// Connections that are open or being opened.
     open: AtomicUsize,
-    /// Where the next name look-up begins.
-    turn: AtomicUsize,
+    /// Which of its name's addresses are next.
+    addresses: Addresses,
     /// Rung when a connection comes back or ends.
     freed: Notify,
     waiting: AtomicUsize,
-    /// The idle connections of each worker: a connection belongs to the runtime that made it.
-    idle: Vec<Mutex<VecDeque<Idle<B>>>>,
+    /// What the last new connection speaks.
+    chose_http1: AtomicBool,
+    /// The connections of each worker: a connection belongs to the runtime that made it.
+    workers: Vec<Worker<B>>,
     /// Set when no route leads here any more: nobody will come for an idle connection.
     is_retired: AtomicBool,
 }
 
-struct Idle<B> {
-    sender: SendRequest<B>,
-    traffic: Traffic,
-    until: Instant,
+struct Worker<B> {
+    idle: Mutex<VecDeque<Idle<B>>>,
+    multiplexed: Mutex<Vec<Multiplexed<B>>>,
+    /// Whoever makes a connection for many has this.
+    opening: tokio::sync::Mutex<()>,
+}
+
+/// A connection that waits for its next exchange.
+pub(super) struct Idle<B> {
+    pub(super) sender: SendRequest<B>,
+    pub(super) traffic: Traffic,
+    pub(super) until: Instant,
 }
 
 /// One worker's handle of an upstream.
 pub struct Pool<B> {
-    upstream: Arc<Upstream<B>>,
-    worker: usize,
-}
-
-/// A connection for one exchange. Dropped, it is closed; [`Lease::give_back`] keeps it.
-pub struct Lease<B> {
-    sender: Option<SendRequest<B>>,
-    traffic: Traffic,
-    pool: Pool<B>,
-    /// Whether it served an exchange before.
-    pub is_reused: bool,
+    pub(super) upstream: Arc<Upstream<B>>,
+    pub(super) worker: usize,
 }
 
 /// Which connections will do.
@@ -61,8 +61,8 @@ pub struct Lease<B> {
 pub enum Want {
     /// An idle one, else a new one.
     Any,
-    /// A new one.
-    Fresh,
+    /// One that was not there at this time.
+    Newer(Instant),
 }
 
 /// What was free.
@@ -90,10 +90,11 @@ impl<B> Upstream<B> {
         Arc::new(Upstream {
             spec,
             open: AtomicUsize::new(0),
-            turn: AtomicUsize::new(0),
+            addresses: Addresses::default(),
             freed: Notify::new(),
             waiting: AtomicUsize::new(0),
-            idle: (0..workers).map(|_| Mutex::default()).collect(),
+            chose_http1: AtomicBool::new(false),
+            workers: (0..workers).map(|_| Worker::new()).collect(),
             is_retired: AtomicBool::new(false),
         })
     }
@@ -103,16 +104,38 @@ impl<B> Upstream<B> {
         &self.spec
     }
 
-    /// Closes the idle connections, and every other one when its exchange has ended.
+    /// Closes the idle connections, and every other one when its exchanges have ended.
     pub fn retire(&self) {
-        // Before the look: what is given back later sees it.
+        // Before the look: what is given back or made later sees it.
         self.is_retired.store(true, Ordering::Release);
-        (0..self.idle.len()).for_each(|worker| drop(std::mem::take(&mut *self.idle(worker))));
+        for worker in 0..self.workers.len() {
+            drop(std::mem::take(&mut *self.idle(worker)));
+            drop(std::mem::take(&mut *self.multiplexed(worker)));
+        }
     }
 
-    fn idle(&self, worker: usize) -> MutexGuard<'_, VecDeque<Idle<B>>> {
+    /// Whether nobody will come for an idle connection. To be asked under the lock of those that there are.
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Acquire)
+    }
+
+    pub(super) fn idle(&self, worker: usize) -> MutexGuard<'_, VecDeque<Idle<B>>> {
         // Nothing panics while it is held; should it, the queue is still whole.
-        self.idle[worker].lock().unwrap_or_else(PoisonError::into_inner)
+        self.workers[worker].idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn multiplexed(&self, worker: usize) -> MutexGuard<'_, Vec<Multiplexed<B>>> {
+        // Likewise.
+        self.workers[worker].multiplexed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a new connection may be one for many.
+    fn may_speak_http2(&self) -> bool {
+        match &self.spec.transport {
+            Transport::Tcp | Transport::Unix(_) => false,
+            Transport::H2c => true,
+            Transport::Tls(_) => !self.chose_http1.load(Ordering::Relaxed),
+        }
     }
 
     fn take_place(&self) -> bool {
@@ -125,7 +148,7 @@ impl<B> Upstream<B> {
         self.ring();
     }
 
-    fn ring(&self) {
+    pub(super) fn ring(&self) {
         if self.waiting.load(Ordering::Acquire) > 0 {
             self.freed.notify_one();
         }
@@ -138,11 +161,27 @@ impl<B> Upstream<B> {
         while self.idle(worker).front().is_some_and(|idle| idle.until <= now || idle.sender.is_closed()) {
             self.idle(worker).pop_front();
         }
+        let limit = self.spec.idle_timeout;
+        self.multiplexed(worker).retain(|connection| !connection.is_over() && !connection.has_been_idle(limit));
     }
 
     /// Ends the connection that has been idle the longest, of any worker. Its place comes free when it has ended.
     fn end_one_idle(&self) {
-        drop((0..self.idle.len()).find_map(|worker| self.idle(worker).pop_front()));
+        let end_one = |worker| {
+            if self.idle(worker).pop_front().is_some() {
+                return true;
+            }
+            let mut multiplexed = self.multiplexed(worker);
+            let idle = multiplexed.iter().position(Multiplexed::is_idle);
+            idle.map(|idle| multiplexed.swap_remove(idle)).is_some()
+        };
+        (0..self.workers.len()).any(end_one);
+    }
+}
+
+impl<B> Worker<B> {
+    fn new() -> Worker<B> {
+        Worker { idle: Mutex::default(), multiplexed: Mutex::default(), opening: tokio::sync::Mutex::default() }
     }
 }
 
@@ -170,9 +209,26 @@ impl<B> Pool<B> {
             let idle = self.upstream.idle(self.worker).pop_back()?;
             if now < idle.until && idle.sender.is_ready() && idle.traffic.is_silent() {
                 let Idle { sender, traffic, .. } = idle;
-                return Some(Lease { sender: Some(sender), traffic, pool: self.clone(), is_reused: true });
+                return Some(self.leased(Sender::Http1(sender), traffic, true));
             }
         }
+    }
+
+    /// A part of a connection that others use too. Those of other workers will do where there is no place for one
+    /// here.
+    fn share(&self, want: Want, workers: impl IntoIterator<Item = usize>) -> Option<Lease<B>> {
+        let opened_after = match want {
+            Want::Any => None,
+            Want::Newer(than) => Some(than),
+        };
+        let shared =
+            |worker| self.upstream.multiplexed(worker).iter().find_map(|connection| connection.share(opened_after));
+        let (stream, traffic) = workers.into_iter().find_map(shared)?;
+        Some(self.leased(Sender::Http2(stream), traffic, true))
+    }
+
+    fn leased(&self, sender: Sender<B>, traffic: Traffic, is_reused: bool) -> Lease<B> {
+        Lease { sender: Some(sender), traffic, pool: self.clone(), is_reused }
     }
 }
 
@@ -189,7 +245,7 @@ where
         match self.take(want) {
             Some(Taken::Lease(lease)) => Ok(lease),
             // Boxed: most exchanges find a connection, and would carry the room for one that is made.
-            Some(Taken::Place(place)) => Box::pin(self.open(place)).await,
+            Some(Taken::Place(place)) => Box::pin(self.open(place, want)).await,
             None => Box::pin(self.wait(want)).await,
         }
     }
@@ -203,7 +259,7 @@ where
             freed.as_mut().enable();
             match self.take(want) {
                 Some(Taken::Lease(lease)) => return Ok(lease),
-                Some(Taken::Place(place)) => return self.open(place).await,
+                Some(Taken::Place(place)) => return self.open(place, want).await,
                 None => timeout_at(deadline, freed).await.map_err(|_| NoConnection::Busy)?,
             }
         }
@@ -212,66 +268,51 @@ where
     /// Takes what is free at this moment.
     fn take(&self, want: Want) -> Option<Taken<B>> {
         let reused = if want == Want::Any { self.reuse() } else { None };
-        if let Some(lease) = reused {
+        if let Some(lease) = reused.or_else(|| self.share(want, [self.worker])) {
             return Some(Taken::Lease(lease));
         }
         if self.upstream.take_place() {
             return Some(Taken::Place(Place(self.upstream.clone())));
+        }
+        if let Some(lease) = self.share(want, 0..self.upstream.workers.len()) {
+            return Some(Taken::Lease(lease));
         }
         self.upstream.end_one_idle();
         None
     }
 
     /// Opens a connection in a place that was taken.
-    async fn open(&self, place: Place<B>) -> Result<Lease<B>, NoConnection> {
-        let Connected { sender, traffic } = connect(&self.upstream.spec, &self.upstream.turn, place).await?;
-        Ok(Lease { sender: Some(sender), traffic, pool: self.clone(), is_reused: false })
-    }
-}
-
-impl<B> Lease<B> {
-    /// How many bytes were written on this connection so far, and when the last ones.
-    pub fn traffic(&self) -> &Traffic {
-        &self.traffic
-    }
-
-    /// Keeps the connection for the next exchange, for at most this long.
-    pub fn give_back(mut self, idle_for: Duration) {
-        let Some(sender) = self.sender.take() else { return };
-        let upstream = self.pool.upstream.clone();
-        // One that still sends (the answer came early) or was closed is no use to anybody. It may finish, but not take
-        // its place for ever.
-        if !sender.is_ready() {
-            return self.traffic.answer_is_held();
+    async fn open(&self, place: Place<B>, want: Want) -> Result<Lease<B>, NoConnection> {
+        let spec = self.spec();
+        if !self.upstream.may_speak_http2() {
+            return self.connect(place).await;
         }
-        let until = Instant::now() + idle_for.min(upstream.spec.idle_timeout);
-        let mut idle = upstream.idle(self.pool.worker);
-        if !upstream.is_retired.load(Ordering::Acquire) {
-            idle.push_back(Idle { sender, traffic: self.traffic.clone(), until });
+        // One is made at a time: those who come meanwhile mostly share it.
+        let opening = timeout(spec.connect_timeout, self.upstream.workers[self.worker].opening.lock()).await;
+        let _opening = opening.map_err(|_| ConnectError::Timeout(spec.connect_timeout))?;
+        match self.share(want, [self.worker]) {
+            Some(lease) => Ok(lease),
+            None => self.connect(place).await,
         }
-        drop(idle);
-        upstream.ring();
     }
-}
 
-impl<B> Lease<B>
-where
-    B: Body + 'static,
-{
-    /// Sends a request; an error has it back if it was never begun.
-    pub fn send(
-        &mut self,
-        request: Request<B>,
-    ) -> impl Future<Output = Result<http::Response<Incoming>, TrySendError<Request<B>>>> + use<B> {
-        let sender = self.sender.as_mut().expect("a lease has its connection until it is given back");
-        sender.try_send_request(request)
-    }
-}
-
-impl<B> Drop for Lease<B> {
-    fn drop(&mut self) {
-        if self.sender.is_some() {
-            self.traffic.answer_is_held();
+    async fn connect(&self, place: Place<B>) -> Result<Lease<B>, NoConnection> {
+        match connect(&self.upstream.spec, &self.upstream.addresses, place).await? {
+            Connected::Http1(sender, traffic) => {
+                self.upstream.chose_http1.store(true, Ordering::Relaxed);
+                Ok(self.leased(Sender::Http1(sender), traffic, false))
+            }
+            Connected::Http2(connection) => {
+                self.upstream.chose_http1.store(false, Ordering::Relaxed);
+                let mut multiplexed = self.upstream.multiplexed(self.worker);
+                let (stream, traffic) = connection.share(None).ok_or(NoConnection::Busy)?;
+                if !self.upstream.is_retired() {
+                    multiplexed.push(connection);
+                }
+                drop(multiplexed);
+                self.upstream.freed.notify_waiters();
+                Ok(self.leased(Sender::Http2(stream), traffic, false))
+            }
         }
     }
 }

@@ -1,19 +1,16 @@
-//! A connection's socket, which counts what was handed to the kernel.
+//! A connection's socket, which counts what was handed on: to the kernel, or to TLS, which may keep it for a moment.
 
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, sleep};
 
+use super::stream::Stream;
 use crate::failpoint;
-use crate::proxy::read;
 
 /// How much a fail point lets through of a message that is to be cut.
 const CUT_BYTES: usize = 10;
@@ -30,7 +27,7 @@ pub struct Traffic {
 }
 
 struct Shared {
-    stream: TcpStream,
+    stream: Stream,
     opened: Instant,
     written_bytes: AtomicU64,
     /// Nanoseconds after `opened`.
@@ -40,7 +37,7 @@ struct Shared {
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> Socket {
+    pub(super) fn new(stream: Stream) -> Socket {
         let opened = Instant::now();
         let shared = Shared {
             stream,
@@ -58,12 +55,12 @@ impl Socket {
 }
 
 impl Traffic {
-    /// How many bytes were handed to the kernel so far.
+    /// How many bytes of the protocol above TLS were handed on so far. As long as it stands still, none has left.
     pub fn written_bytes(&self) -> u64 {
         self.shared.written_bytes.load(Ordering::Acquire)
     }
 
-    /// When bytes were last handed to the kernel.
+    /// When bytes were last handed on.
     pub fn last_write(&self) -> Instant {
         self.shared.opened + Duration::from_nanos(self.shared.last_write.load(Ordering::Acquire))
     }
@@ -92,12 +89,9 @@ impl Traffic {
         }
     }
 
-    /// Asks the kernel whether an idle connection still stands: the end may have come and not been read yet. Bytes
-    /// that nobody asked for end it too.
+    /// Whether an idle connection still stands and has got nothing that nobody asked for.
     pub fn is_silent(&self) -> bool {
-        let mut byte = [MaybeUninit::uninit()];
-        let peeked = SockRef::from(&self.shared.stream).peek(&mut byte);
-        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        self.shared.stream.is_silent()
     }
 }
 
@@ -105,29 +99,13 @@ impl Shared {
     fn wrote(&self, bytes: usize) {
         self.written_bytes.fetch_add(bytes as u64, Ordering::AcqRel);
         self.last_write.store(self.since_opened(), Ordering::Release);
+        if bytes > 0 {
+            failpoint::reach("request-part-sent");
+        }
     }
 
     fn since_opened(&self) -> u64 {
         u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    fn poll_write_with(
-        &self,
-        cx: &mut Context<'_>,
-        mut write: impl FnMut(&TcpStream) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match write(&self.stream) {
-                Ok(bytes) => {
-                    self.wrote(bytes);
-                    failpoint::reach("request-part-sent");
-                    return Poll::Ready(Ok(bytes));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
     }
 }
 
@@ -136,12 +114,12 @@ impl Read for Socket {
         let stream = &self.shared.stream;
         if failpoint::is_armed("request-sent") {
             ready!(stream.poll_read_ready(cx))?;
-            if !self.traffic().is_silent() {
+            if !stream.is_silent() {
                 failpoint::reach("request-sent");
             }
         }
         let room = if failpoint::is_armed("response-part-read") { CUT_BYTES } else { usize::MAX };
-        ready!(read::poll_read(stream, cx, &mut buf, room))?;
+        ready!(stream.poll_read(cx, &mut buf, room))?;
         failpoint::reach("response-part-read");
         Poll::Ready(Ok(()))
     }
@@ -150,7 +128,7 @@ impl Read for Socket {
 impl Write for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let cut = if failpoint::is_armed("request-part-sent") { CUT_BYTES.min(buf.len()) } else { buf.len() };
-        self.shared.poll_write_with(cx, |stream| stream.try_write(&buf[..cut]))
+        self.shared.stream.poll_write(cx, &buf[..cut], |bytes| self.shared.wrote(bytes))
     }
 
     fn poll_write_vectored(
@@ -162,21 +140,18 @@ impl Write for Socket {
             let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
             return self.poll_write(cx, first);
         }
-        self.shared.poll_write_with(cx, |stream| stream.try_write_vectored(bufs))
+        self.shared.stream.poll_write_vectored(cx, bufs, |bytes| self.shared.wrote(bytes))
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.stream.poll_flush(cx, |bytes| self.shared.wrote(bytes))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match SockRef::from(&self.shared.stream).shutdown(std::net::Shutdown::Write) {
-            Err(error) if error.kind() != io::ErrorKind::NotConnected => Poll::Ready(Err(error)),
-            _ => Poll::Ready(Ok(())),
-        }
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shared.stream.poll_shutdown(cx)
     }
 }

@@ -87,7 +87,10 @@ fn online_reaches_store_and_upstream() {
     let reached = check(&good(&api.url()), &["--online"]);
     assert_eq!(reached.code, 0, "{reached:?}");
     assert!(reached.err.contains("store memory:: ok"), "{reached:?}");
-    assert!(reached.err.contains(&format!("upstream bank at {}: ok: takes connections", api.address)), "{reached:?}");
+    assert!(
+        reached.err.contains(&format!("upstream bank at http://{}: ok: takes connections", api.address)),
+        "{reached:?}"
+    );
 }
 
 #[test]
@@ -97,7 +100,7 @@ fn an_upstream_that_is_away_is_a_failure_of_its_own() {
     let document: Value = serde_json::from_str(&checked.out).expect("JSON");
     let online = document["online"].as_array().expect("a list");
     let away = online.iter().find(|reached| reached["severity"] == "error").expect("one is away");
-    assert_eq!(away["what"], "upstream bank at 127.0.0.1:1");
+    assert_eq!(away["what"], "upstream bank at http://127.0.0.1:1");
 }
 
 #[test]

@@ -7,3 +7,4 @@ mod office;
 mod process;
 mod records;
 mod run;
+mod upstreams;

@@ -227,7 +227,7 @@ fn what_cannot_work_is_refused_before_anything_is_made() {
     let at = folder.path();
     refused(at, &["run"], 2, "onceproxy run --upstream http://127.0.0.1:3000");
     refused(at, &["run", "--upstream", "ftp://h"], 2, "`--upstream`");
-    refused(at, &["run", "--upstream", "https://h"], 2, "not built yet");
+    refused(at, &["run", "--upstream", "h2c://h/path"], 2, "has a path");
     refused(at, &["run", "--upstream", &api.url(), "--store", "mysql://h"], 2, "is not a store URL");
     refused(at, &["run", "--upstream", &api.url(), "--listen", "8080"], 2, "`--listen`");
     refused(at, &["run", "-c", "missing.toml"], 2, "cannot read the configuration file missing.toml");

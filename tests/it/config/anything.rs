@@ -32,7 +32,7 @@ fn value() -> impl Strategy<Value = String> {
         "\"[ -~äß€]{0,12}\"",
         "\"[0-9]{1,20}(ms|s|d|y|KiB|EiB|%)\"",
         "\"(/|\\{|\\}|\\*|a|%61|\\.\\.)*\"",
-        "\"(http|redis|sqlite|memory|unix)(:|://)[a-z0-9@:/\\[\\]]*\"",
+        "\"(http|https|redis|sqlite|memory|unix)(:|://)[a-z0-9@:/\\[\\]]*\"",
         "\"(header|query|path|json|cookie|jwt):[a-z/~ ]*\"",
     ]
 }

@@ -1,5 +1,6 @@
 //! What a good file becomes.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use onceproxy::OnUnknown;
 use onceproxy::config::Config;
 use onceproxy::config::load::Overrides;
 use onceproxy::http::policy::{KeyRule, Methods, Mode, Policy};
+use onceproxy::proxy::upstream::Transport;
 use onceproxy::stores::url::StoreUrl;
 use secrecy::ExposeSecret;
 
@@ -85,6 +87,32 @@ fn upstream_urls_are_read() {
         assert_eq!((&*upstream.host, upstream.port, &*upstream.authority), (host, port, authority));
         assert_eq!(&*upstream.name, "api");
     }
+}
+
+#[test]
+fn https_and_unix_upstreams_are_read() {
+    let spec = |url: &str| config(&edited("url = \"http://127.0.0.1:9000\"", url)).upstreams[0].clone();
+    let https = spec("url = \"https://h\"\nca = \"ca.pem\"");
+    assert_eq!((&*https.host, https.port, &*https.authority, https.url().as_str()), ("h", 443, "h", "https://h"));
+    assert!(matches!(https.transport, Transport::Tls(_)));
+    let address = spec("url = \"https://[::1]:8443\"\nca = \"ca.pem\"");
+    assert_eq!((&*address.host, address.port, &*address.authority), ("::1", 8443, "[::1]:8443"));
+    let unix = spec("url = \"unix:/run/api.sock\"");
+    assert_eq!(unix.transport, Transport::Unix(Path::new("/run/api.sock").into()));
+    assert_eq!((&*unix.authority, unix.url().as_str()), ("localhost", "unix:/run/api.sock"));
+}
+
+#[test]
+fn upstreams_are_equal_when_their_certificates_are() {
+    let spec = |more: &str| {
+        config(&edited("url = \"http://127.0.0.1:9000\"", &format!("url = \"https://h\"\n{more}"))).upstreams[0].clone()
+    };
+    let (ca, us) = ("ca = \"ca.pem\"", "client_cert = { cert = \"cert.pem\", key = \"key.pem\" }");
+    assert_eq!(spec(ca), spec(ca));
+    assert_eq!(spec("ca = \"/etc/onceproxy/internal-ca.pem\""), spec(ca), "the files say the same");
+    assert_ne!(spec("ca = \"cert.pem\""), spec(ca));
+    assert_ne!(spec(&format!("{ca}\n{us}")), spec(ca));
+    assert_eq!(spec(&format!("{ca}\n{us}")), spec(&format!("{us}\n{ca}")));
 }
 
 #[test]
@@ -174,10 +202,8 @@ fn what_a_flag_says_is_not_looked_for_in_the_file() {
 
 #[test]
 fn an_upstream_that_is_none_is_refused() {
-    let report = Config::for_upstream("https://h", &Overrides::default()).expect_err("there is no TLS");
-    assert!(
-        report.to_text(onceproxy::config::render::Style::Plain).contains("`--upstream`: https://h is not built yet")
-    );
+    let report = Config::for_upstream("h2c://h/path", &Overrides::default()).expect_err("a path");
+    assert!(report.to_text(onceproxy::config::render::Style::Plain).contains("`--upstream`: h2c://h/path has a path"));
     assert!(report.has_errors());
 }
 

@@ -6,7 +6,7 @@ use onceproxy::config::load::Overrides;
 use super::{GOOD, assert_one, edited, load_text, load_with, marked, position, related};
 
 /// What is replaced in the good file, by what (the expected place between marks), and what is said.
-type Case = (&'static str, &'static str, &'static str);
+type Case<'a> = (&'static str, &'a str, &'static str);
 
 const VERSION: &str = "version = 1\n";
 const LISTENER: &str = "[listener]\n";
@@ -22,7 +22,7 @@ const NAME: &str = "name = \"all\"\n";
 const PATH: &str = "path = \"/{*rest}\"\n";
 
 #[track_caller]
-fn assert_errors(cases: &[Case]) {
+fn assert_errors(cases: &[Case<'_>]) {
     for (from, to, message) in cases {
         assert_one(from, to, Severity::Error, message, None);
     }
@@ -188,15 +188,7 @@ fn what_is_not_built_is_refused_by_name() {
         (STORE, "[store]\nencryption = «{ active = \"a\", keys = [] }»\n", "`encryption` is not built yet"),
         (STORE, "[store]\ncompression = «\"zstd\"»\n", "`compression` is not built yet"),
         (STORE, "[store]\nhmac_key = «{ env = \"K\" }»\n", "`hmac_key` is not built yet"),
-        (UPSTREAM, "[upstreams.api]\nca = «\"ca.pem\"»\n", "`ca` is not built yet"),
-        (
-            UPSTREAM,
-            "[upstreams.api]\nclient_cert = «{ cert = \"c\", key = \"k\" }»\n",
-            "`client_cert` is not built yet",
-        ),
-        (UPSTREAM_URL, "url = «\"https://h\"»\n", "is not built yet: this release has no https upstreams"),
-        (UPSTREAM_URL, "url = «\"h2c://h:1\"»\n", "is not built yet: this release has no h2c upstreams"),
-        (UPSTREAM_URL, "url = «\"unix:/run/a.sock\"»\n", "is not built yet: this release has no unix upstreams"),
+        (UPSTREAM_URL, "url = «\"h2c:h:1\"»\n", "is not a URL"),
         (SCOPE, "scope = [«\"jwt:sub\"»]\n", "\"jwt:sub\" is not built yet"),
         (SCOPE, "scope = [«\"client-cert\"»]\n", "\"client-cert\" is not built yet"),
         (STORE_URL, "url = «\"postgres://h/db\"»\n", "postgres are not built yet"),
@@ -224,6 +216,10 @@ fn addresses_and_urls_are_checked() {
         (UPSTREAM_URL, "url = «\"http://h:99999\"»\n", "has no valid port"),
         (UPSTREAM_URL, "url = «\"http://h/v1\"»\n", "has a path"),
         (UPSTREAM_URL, "url = «\"http://user:secret@h\"»\n", "`url`: this URL holds a user"),
+        (UPSTREAM_URL, "url = «\"https:h\"»\n", "is not a URL"),
+        (UPSTREAM_URL, "url = «\"https://h/v1\"»\n", "has a path"),
+        (UPSTREAM_URL, "url = «\"unix:run/a.sock\"»\n", "has no absolute path of a socket"),
+        (UPSTREAM_URL, "url = «\"unix:/\"»\n", "has no absolute path of a socket"),
         (STORE_URL, "url = «\"mysql://h\"»\n", "is not a store URL"),
         (STORE_URL, "url = «\"sqlite:\"»\n", "needs the path of a file"),
         (STORE, "[store]\nprefix = «\"a-b\"»\n", "`prefix` is \"a-b\""),
@@ -385,4 +381,53 @@ fn no_message_shows_a_secret() {
         assert!(!messages.contains("hunter2"), "for {to:?}: {messages}");
         assert!(!format!("{:?}", report.config).contains("hunter2"), "for {to:?}");
     }
+}
+
+#[test]
+fn certificates_belong_to_https_upstreams_and_can_be_read() {
+    let (text, found) = assert_one(
+        UPSTREAM_URL,
+        "url = \"http://h\"\nca = «\"ca.pem\"»\n",
+        Severity::Error,
+        "`ca` is for https upstreams, and this is none",
+        None,
+    );
+    assert_eq!(related(&text, &found), "\"http://h\"");
+    let (cert, key) = ("cert = \"cert.pem\"", "key = \"key.pem\"");
+    assert_errors(&[
+        (
+            UPSTREAM_URL,
+            &format!("url = \"unix:/run/a.sock\"\nclient_cert = «{{ {cert}, {key} }}»\n"),
+            "`client_cert` is for https",
+        ),
+        (UPSTREAM_URL, "url = \"https://h\"\nca = «\"none.pem\"»\n", "`ca`: none.pem cannot be read: "),
+        (UPSTREAM_URL, "url = \"https://h\"\nca = «\"token.txt\"»\n", "`ca`: token.txt holds no certificate"),
+        (UPSTREAM_URL, "url = \"https://h\"\nca = «\"key.pem\"»\n", "`ca`: key.pem holds no certificate"),
+        (UPSTREAM_URL, "url = \"https://h\"\nca = «\"torn.pem\"»\n", "`ca`: torn.pem is not PEM"),
+        (
+            UPSTREAM_URL,
+            "url = \"https://h\"\nca = «\"odd.pem\"»\n",
+            "odd.pem holds a certificate that cannot be trusted",
+        ),
+        (UPSTREAM_URL, "url = \"https://h\"\nca = «7»\n", "`ca` is a text"),
+        (UPSTREAM_URL, "url = «\"https://a..b\"»\nca = \"ca.pem\"\n", "has a host that no certificate can be for"),
+        (UPSTREAM_URL, &https(&format!("{{ «crt» = \"c\", {cert}, {key} }}")), "`crt` in `client_cert`"),
+        (UPSTREAM_URL, &https(&format!("«{{ {cert} }}»")), "`client_cert` has no `key`"),
+        (UPSTREAM_URL, &https(&format!("«{{ {key} }}»")), "`client_cert` has no `cert`"),
+        (UPSTREAM_URL, &https("«\"cert.pem\"»"), "`client_cert` is a table"),
+        (UPSTREAM_URL, &https(&format!("{{ cert = «\"none.pem\"», {key} }}")), "`cert`: none.pem cannot be read"),
+        (UPSTREAM_URL, &https(&format!("{{ cert = «\"key.pem\"», {key} }}")), "`cert`: key.pem holds no certificate"),
+        (UPSTREAM_URL, &https(&format!("{{ {cert}, key = «\"none.pem\"» }}")), "`key`: none.pem cannot be read"),
+        (UPSTREAM_URL, &https(&format!("{{ {cert}, key = «\"cert.pem\"» }}")), "`key`: cert.pem holds no private key"),
+        (
+            UPSTREAM_URL,
+            &https(&format!("{{ {cert}, key = «\"other-key.pem\"» }}")),
+            "`key`: other-key.pem does not belong to the certificate",
+        ),
+    ]);
+}
+
+/// An https upstream with this client certificate.
+fn https(client_cert: &str) -> String {
+    format!("url = \"https://h\"\nca = \"ca.pem\"\nclient_cert = {client_cert}\n")
 }

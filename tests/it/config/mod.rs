@@ -10,10 +10,13 @@ mod shipped;
 mod warned;
 
 use std::io;
+use std::sync::LazyLock;
 
 use onceproxy::config::diagnostic::{Diagnostic, Position, Severity, Span};
 use onceproxy::config::load::{Overrides, Report, load};
 use onceproxy::config::secret::Lookups;
+
+use crate::support::authority::{Authority, Signed};
 
 /// A file without errors and without warnings, for tests to break.
 const GOOD: &str = r#"version = 1
@@ -53,10 +56,30 @@ fn load_with(text: &str, overrides: &Overrides) -> Report {
         file: &|path| match path.to_str() {
             Some("token.txt") => Ok("from-file\n".to_owned()),
             Some("empty.txt") => Ok("\n".to_owned()),
+            Some(name) if name.ends_with(".pem") => pem(name),
             _ => Err(io::Error::from(io::ErrorKind::NotFound)),
         },
     };
     load(text, "test.toml", overrides, &lookups)
+}
+
+/// The text of a PEM file, some of them no good.
+fn pem(name: &str) -> io::Result<String> {
+    static MADE: LazyLock<(Authority, [Signed; 2])> = LazyLock::new(|| {
+        let authority = Authority::new();
+        let signed = [authority.sign("onceproxy"), authority.sign("onceproxy")];
+        (authority, signed)
+    });
+    let (authority, [ours, other]) = &*MADE;
+    match name {
+        "ca.pem" | "/etc/onceproxy/internal-ca.pem" => Ok(authority.pem()),
+        "cert.pem" => Ok(ours.cert.clone()),
+        "key.pem" => Ok(ours.key.clone()),
+        "other-key.pem" => Ok(other.key.clone()),
+        "torn.pem" => Ok("-----BEGIN CERTIFICATE-----\nAAAA\n".to_owned()),
+        "odd.pem" => Ok("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned()),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    }
 }
 
 /// Replaces a part of the good file; the part has to be in it.

@@ -3,8 +3,13 @@
 mod fields;
 mod forwarding;
 mod framing;
+mod grpc;
 mod http2;
+mod http2_upstream;
 mod limits;
 pub mod raw;
 mod replay;
 mod targets;
+mod upstream_race;
+mod upstream_tls;
+mod upstream_unix;

@@ -1,6 +1,6 @@
 //! A proxy in this process, an upstream that records the bytes it gets, and a client that sends bytes.
 
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -11,7 +11,7 @@ use onceproxy::app::{self, PortTaken};
 use onceproxy::config::{AdminConfig, Config, LogConfig, StoreConfig};
 use onceproxy::proxy::listener::ListenerSpec;
 use onceproxy::proxy::router::RouteSpec;
-use onceproxy::proxy::upstream::UpstreamSpec;
+use onceproxy::proxy::upstream::{Transport, UpstreamSpec};
 use onceproxy::stores::url::{StoreOptions, StoreUrl};
 use tokio::sync::oneshot;
 
@@ -79,6 +79,8 @@ pub fn read_message(stream: &mut impl Read, has_body: bool) -> Option<Message> {
         match stream.read(&mut byte) {
             Ok(1) => bytes.push(byte[0]),
             Ok(_) if bytes.is_empty() => return None,
+            // Closed without a goodbye of TLS, or with bytes unread.
+            Err(error) if bytes.is_empty() && is_the_end(&error) => return None,
             end => panic!("the message ended early ({end:?}): {}", String::from_utf8_lossy(&bytes)),
         }
     }
@@ -107,6 +109,10 @@ pub fn read_message(stream: &mut impl Read, has_body: bool) -> Option<Message> {
     message.body = vec![0; length];
     stream.read_exact(&mut message.body).expect("a body");
     Some(message)
+}
+
+fn is_the_end(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset)
 }
 
 /// Reads what is left of the trailers, of which the first two bytes have been read.
@@ -212,6 +218,7 @@ impl Setup {
             },
             upstream: UpstreamSpec {
                 name: "api".into(),
+                transport: Transport::Tcp,
                 host: "127.0.0.1".into(),
                 port: 0,
                 authority: "".into(),
@@ -246,7 +253,9 @@ impl Setup {
         if spec.port == 0 {
             spec.port = upstream.address.port();
         }
-        spec.authority = format!("{}:{}", spec.host, spec.port).into();
+        if spec.authority.is_empty() {
+            spec.authority = format!("{}:{}", spec.host, spec.port).into();
+        }
         let spec = Arc::new(spec);
         let routes = self.routes.into_iter().map(|(host, path, policy)| RouteSpec {
             host: host.map(Arc::from),
@@ -324,6 +333,12 @@ impl Drop for Proxy {
             thread.join().expect("the proxy ends well");
         }
     }
+}
+
+/// Sends a request on a connection and reads its answer.
+pub fn exchange(stream: &mut TcpStream, request: &str) -> Message {
+    stream.write_all(request.as_bytes()).expect("the proxy reads");
+    read_message(stream, true).expect("an answer")
 }
 
 pub fn post(path: &str, fields: &str, body: &str) -> String {
