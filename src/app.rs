@@ -9,6 +9,7 @@ mod workshop;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,8 +26,10 @@ use crate::admin::{self, Admin, SharedDesk};
 use crate::config::{Config, StoreConfig};
 use crate::http::budget::Budget;
 use crate::http::drain::Drain;
+use crate::http::spool::Spool;
 use crate::ledger::Ledger;
 use crate::ledger::store::{Severity, Store};
+use crate::proxy::listener::ListenerSpec;
 use crate::proxy::router::RouteError;
 use crate::proxy::server::{Blueprint, Server};
 use crate::stores::late::LateStore;
@@ -50,6 +53,9 @@ pub enum AppError {
     /// The store cannot be opened.
     #[error("cannot open the store: {0}")]
     Store(#[from] OpenError),
+    /// Large bodies cannot be put into the folder that is meant for them.
+    #[error("`spool_dir`: no file can be made in {folder}: {error}", folder = .0.display(), error = .1)]
+    Spool(PathBuf, #[source] io::Error),
     /// The store must not be used as it is set up.
     #[error("the store must not be used as it is: {0}")]
     Unfit(String),
@@ -171,6 +177,7 @@ pub async fn run_in(
     let Surroundings { admin_port, inherited, source, levels, tell, reloads, queue } = surroundings;
     let mut shutdown = pin!(shutdown);
     let metrics = Metrics::new().map_err(|error| AppError::Metrics(error.to_string()))?;
+    let spool = spool(&config.listener)?;
     let (store, late) = open(&config.store, inherited.data.is_some())?;
     let own_store = timed(&store, &metrics);
     if late.is_none() {
@@ -183,8 +190,9 @@ pub async fn run_in(
         budget: Budget::new(config.listener.max_buffered_bytes),
         drain: Drain::new(),
         metrics: metrics.clone(),
+        spool,
     };
-    let generation = workshop.generation(&config)?;
+    let generation = workshop.generation(&config, &workshop.spool)?;
     let desk = SharedDesk::new(desk(&config, &generation));
     let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
     let server = Server::start(Blueprint {
@@ -279,6 +287,12 @@ async fn serve_admin(admin: Admin, listener: AdminListener, mut has_left: watch:
             admin::serve(Arc::new(admin), listener, std::future::pending()).await;
         }
     }
+}
+
+/// Opens the folder for large bodies.
+pub(crate) fn spool(listener: &ListenerSpec) -> Result<Spool, AppError> {
+    let folder = listener.spool_dir.clone().unwrap_or_else(std::env::temp_dir);
+    Spool::open(&folder, listener.max_spooled_bytes).map_err(|error| AppError::Spool(folder, error))
 }
 
 fn timed(store: &OpenStore, metrics: &Metrics) -> Arc<dyn Store> {

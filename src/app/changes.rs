@@ -100,7 +100,7 @@ fn described(settings: &mut Vec<String>, section: &str, fields: &[(&str, bool)])
     }
 }
 
-fn listener(old: &ListenerSpec, new: &ListenerSpec) -> [(&'static str, bool); 7] {
+fn listener(old: &ListenerSpec, new: &ListenerSpec) -> [(&'static str, bool); 9] {
     [
         ("header_timeout", old.header_timeout != new.header_timeout),
         ("body_timeout", old.body_timeout != new.body_timeout),
@@ -108,6 +108,8 @@ fn listener(old: &ListenerSpec, new: &ListenerSpec) -> [(&'static str, bool); 7]
         ("shutdown_grace", old.shutdown_grace != new.shutdown_grace),
         ("max_connections", old.max_connections != new.max_connections),
         ("max_buffered", old.max_buffered_bytes != new.max_buffered_bytes),
+        ("spool_dir", old.spool_dir != new.spool_dir),
+        ("max_spooled", old.max_spooled_bytes != new.max_spooled_bytes),
         ("trusted_proxies", old.trusted_proxies != new.trusted_proxies),
     ]
 }

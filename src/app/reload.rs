@@ -11,10 +11,11 @@ use tracing::{error, info, warn};
 use super::changes::{Changes, Comparison, compare};
 use super::listen::Origin;
 use super::workshop::{Workshop, desk};
-use super::{Moment, Source};
+use super::{AppError, Moment, Source};
 use crate::admin::SharedDesk;
 use crate::admin::reload::{Reload, Reloaded};
 use crate::config::Config;
+use crate::http::spool::Spool;
 use crate::proxy::generation::{Generation, Switch};
 use crate::telemetry::logs::Levels;
 use crate::telemetry::metrics::{RELOAD_APPLIED, RELOAD_REJECTED, RELOAD_UNCHANGED};
@@ -131,8 +132,9 @@ impl Reloader {
             }
             Comparison::Changed(changes) => changes,
         };
-        match self.workshop.generation(&config) {
-            Ok(generation) => {
+        match self.prepare(&config) {
+            Ok((generation, spool)) => {
+                self.workshop.spool = spool;
                 self.apply(config, &generation, &changes);
                 Reloaded::Applied(changes.settings)
             }
@@ -140,8 +142,15 @@ impl Reloader {
         }
     }
 
-    /// Puts everything that was made in the place of the old. Nothing here can fail: what could, like reading
-    /// certificates again, belongs before it.
+    /// Makes what is to take over. What can fail belongs here, like reading certificates again.
+    fn prepare(&self, config: &Config) -> Result<(Generation, Spool), AppError> {
+        let (old, new) = (&self.config.listener, &config.listener);
+        let is_same_spool = old.spool_dir == new.spool_dir && old.max_spooled_bytes == new.max_spooled_bytes;
+        let spool = if is_same_spool { self.workshop.spool.clone() } else { super::spool(new)? };
+        Ok((self.workshop.generation(config, &spool)?, spool))
+    }
+
+    /// Puts everything that was made in the place of the old. Nothing here can fail.
     fn apply(&mut self, config: Config, generation: &Generation, changes: &Changes) {
         for estranged in &changes.estranged {
             warn!(route = &*estranged.route, setting = estranged.setting, "earlier records are {}", estranged.effect);

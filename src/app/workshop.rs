@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::http::budget::Budget;
 use crate::http::drain::Drain;
 use crate::http::layer::IdempotencyLayer;
+use crate::http::spool::Spool;
 use crate::proxy::generation::{Generation, Layers};
 use crate::proxy::router::{RouteSpec, Router};
 use crate::telemetry::metrics::Metrics;
@@ -20,32 +21,35 @@ pub(super) struct Workshop {
     pub(super) budget: Budget,
     pub(super) drain: Drain,
     pub(super) metrics: Metrics,
+    /// Another one where a reload changes its folder or its size.
+    pub(super) spool: Spool,
 }
 
 impl Workshop {
     /// Makes a generation; nothing of it is in force yet.
-    pub(super) fn generation(&self, config: &Config) -> Result<Generation, AppError> {
+    pub(super) fn generation(&self, config: &Config, spool: &Spool) -> Result<Generation, AppError> {
         let router = Router::new(&config.routes).map_err(|(index, error)| AppError::Route(index, error))?;
         let routes: Arc<[RouteSpec]> = config.routes.clone().into();
         let observer = Arc::new(Telemetry::new(&routes, &self.metrics, config.log.access));
         Ok(Generation {
             listener: config.listener.clone(),
-            layers: self.layers(&routes, &observer),
+            layers: self.layers(&routes, &observer, spool),
             routes,
             router: Arc::new(router),
             observer,
         })
     }
 
-    fn layers(&self, routes: &Arc<[RouteSpec]>, observer: &Arc<Telemetry>) -> Layers {
+    fn layers(&self, routes: &Arc<[RouteSpec]>, observer: &Arc<Telemetry>, spool: &Spool) -> Layers {
         let (routes, observer) = (routes.clone(), observer.clone());
-        let (budget, drain) = (self.budget.clone(), self.drain.clone());
+        let (budget, drain, spool) = (self.budget.clone(), self.drain.clone(), spool.clone());
         Arc::new(move |ledger| {
             let layer = |(index, route): (usize, &RouteSpec)| {
                 let observer = observer.clone();
                 IdempotencyLayer::new(ledger.clone())
                     .policy(route.policy.clone())
                     .budget(budget.clone())
+                    .spool(spool.clone())
                     .drain(drain.clone())
                     .on_observed(move |observation| observer.would(index, observation.would))
             };

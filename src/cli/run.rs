@@ -10,7 +10,7 @@ use super::config_file::{ConfigFile, tell_warnings};
 use super::signals::Hangup;
 use super::token::{self, Source};
 use super::{Failure, output, runtime, signals, systemd};
-use crate::app::{self, PortTaken, Started, Surroundings};
+use crate::app::{self, AppError, PortTaken, Started, Surroundings};
 use crate::config::Config;
 use crate::config::diagnostic::Severity;
 use crate::config::load::{Overrides, Report};
@@ -135,7 +135,11 @@ fn serve(
             surroundings.source = Some(Arc::new(move || file.read_again()));
         }
         let ended = app::run_in(surroundings, config, shutdown, started).await;
-        ended.map_err(|error| Failure::Failed(error.to_string()))
+        ended.map_err(|error| match error {
+            // What the file says cannot work, which takes the machine to see.
+            AppError::Spool(..) => Failure::Wrong(error.to_string()),
+            error => Failure::Failed(error.to_string()),
+        })
     })
 }
 

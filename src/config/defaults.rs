@@ -41,6 +41,7 @@ fn listener() -> Vec<(&'static str, String)> {
         ("shutdown_grace", quoted(show_duration(spec.shutdown_grace))),
         ("max_connections", spec.max_connections.to_string()),
         ("max_buffered", quoted(show_size(spec.max_buffered_bytes as u64))),
+        ("max_spooled", quoted(show_size(spec.max_spooled_bytes))),
         ("trusted_proxies", list(&spec.trusted_proxies)),
     ]
 }

@@ -64,7 +64,12 @@ section! {
         /// Connections at once.
         max_connections: Count<1, 1_000_000>,
         /// All request and response buffers together; above it requests get 503.
-        max_buffered: Size<1024, { 1 << 40 }>,
+        max_buffered: Size<{ 64 << 10 }, { 1 << 40 }>,
+        /// A folder for bodies of protected requests above 64 KiB, in files without a name; the system's folder for
+        /// temporary files unless it is given.
+        spool_dir: String,
+        /// All bodies in that folder together; above it, and on a full disk, requests get 503.
+        max_spooled: Size<{ 64 << 10 }, { 1 << 50 }>,
         /// Addresses and networks that may set X-Forwarded-* and Forwarded.
         trusted_proxies: Vec<Given<IpNet>>,
     }
@@ -175,7 +180,7 @@ section! {
         /// Statuses after which nobody knows whether it acted.
         unknown_status: Vec<Given<Count<200, 599>>>,
         /// The largest body of a protected request.
-        max_request_body: Size<1, { 256 << 20 }>,
+        max_request_body: Size<1, { 1 << 40 }>,
         /// The largest response body that is recorded.
         max_response_body: Size<1, { 256 << 20 }>,
         /// Fields that are never stored.

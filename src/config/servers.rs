@@ -44,6 +44,12 @@ pub(super) fn listener(
     if let Some(size) = &file.max_buffered {
         spec.max_buffered_bytes = size.value.0 as usize;
     }
+    if let Some(folder) = &file.spool_dir {
+        spec.spool_dir = Some(folder.value.clone().into());
+    }
+    if let Some(size) = &file.max_spooled {
+        spec.max_spooled_bytes = size.value.0;
+    }
     let address = override_address("--listen", &overrides.listen, findings);
     if let Some(address) = address.or(file.address.map(|address| address.value)) {
         spec.address = address;

@@ -43,6 +43,11 @@ impl Budget {
         Reserved { free: self.free.clone(), bytes: 0 }
     }
 
+    /// How many bytes nobody has taken.
+    pub fn free_bytes(&self) -> usize {
+        usize::try_from(self.free.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
     /// Takes bytes; `None` when there are not as many left.
     pub fn reserve(&self, bytes: usize) -> Option<Reserved> {
         let mut reserved = self.reserve_none();

@@ -11,6 +11,7 @@ use percent_encoding::percent_decode;
 use super::attempt::PathParams;
 use super::policy::{BodyForm, FingerprintPart, FingerprintRule, KeySource, Policy, ScopeSource};
 use super::refusal::Refusal;
+use super::upgrade;
 use crate::fingerprint::json::{self, NotJson, Pointer, Scalar};
 use crate::fingerprint::{Fingerprint, FingerprintBuilder};
 use crate::key::{Key, KeyError};
@@ -29,6 +30,15 @@ pub(super) enum KeyPlace {
     Nowhere,
 }
 
+/// Whether a request's body has to be in memory as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WholeBody {
+    /// It is read as JSON.
+    Needed,
+    /// Byte after byte will do.
+    NotNeeded,
+}
+
 /// Looks for the key in the head; the first source that is present counts.
 pub(super) fn key_in_head(policy: &Policy, parts: &Parts) -> Result<KeyPlace, Refusal> {
     for source in &policy.key_from {
@@ -39,6 +49,7 @@ pub(super) fn key_in_head(policy: &Policy, parts: &Parts) -> Result<KeyPlace, Re
             KeySource::Json(_) => return Ok(KeyPlace::Body),
         };
         if let Some(key) = key {
+            stays_http(parts)?;
             return Ok(KeyPlace::Found(key));
         }
     }
@@ -55,10 +66,19 @@ pub(super) fn key_with_body(policy: &Policy, parts: &Parts, body: &[u8]) -> Resu
             KeySource::Json(pointer) => key_in_json(policy, &parts.headers, body, pointer)?,
         };
         if key.is_some() {
+            stays_http(parts)?;
             return Ok(key);
         }
     }
     Ok(None)
+}
+
+/// Refuses a key on a request that asks for another protocol: what is spoken then cannot be recorded (H26).
+fn stays_http(parts: &Parts) -> Result<(), Refusal> {
+    match upgrade::asked(parts.version, &parts.headers) {
+        Some(_) => Err(Refusal::BadRequest("A request with a key cannot switch to another protocol.".into())),
+        None => Ok(()),
+    }
 }
 
 fn key_in_header(policy: &Policy, headers: &HeaderMap, name: &HeaderName) -> Result<Option<Key>, Refusal> {
@@ -275,6 +295,14 @@ impl<'a> Printer<'a> {
         Printer { rule, builder, body }
     }
 
+    /// Whether the body has to be in memory, when the key is in this place.
+    pub(super) fn whole_body(&self, place: &KeyPlace) -> WholeBody {
+        match (place, self.body) {
+            (KeyPlace::Body, _) | (_, BodyCounts::Whole) => WholeBody::Needed,
+            (KeyPlace::Found(_) | KeyPlace::Nowhere, BodyCounts::AsItComes | BodyCounts::No) => WholeBody::NotNeeded,
+        }
+    }
+
     /// Takes the next chunk of the body.
     pub(super) fn chunk(&mut self, chunk: &[u8]) {
         if self.body == BodyCounts::AsItComes {
@@ -282,7 +310,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// Closes the fingerprint with all chunks of the body.
+    /// Closes the fingerprint; with all chunks of the body, where that has to be in memory.
     pub(super) fn finish(mut self, chunks: &[Bytes]) -> Fingerprint {
         if let (BodyCounts::Whole, BodyForm::Json { omit }) = (self.body, &self.rule.body) {
             let body = joined(chunks);

@@ -20,6 +20,8 @@ pub(crate) mod replay;
 mod reply;
 pub mod report;
 pub mod service;
+pub mod spool;
+pub(crate) mod upgrade;
 
 pub use attempt::{Attempt, Disposition};
 pub use layer::IdempotencyLayer;

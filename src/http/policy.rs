@@ -52,7 +52,8 @@ pub struct Policy {
     pub release_status: StatusSet,
     /// Complete responses that leave open whether it acted.
     pub unknown_status: StatusSet,
-    /// The largest body of a protected request, in bytes.
+    /// The largest body of a protected request, in bytes. Those above 64 KiB lie in files where the layer has a
+    /// [`Spool`](super::spool::Spool), but not where they are read as JSON.
     pub max_request_body: usize,
     /// The largest response body that is recorded, in bytes.
     pub max_response_body: usize,
@@ -313,6 +314,13 @@ impl Policy {
     /// The default policy, with a key required.
     pub fn required() -> Policy {
         Policy { key: KeyRule::Required, ..Policy::default() }
+    }
+
+    /// Whether a request's body may have to be in memory as a whole: where it, or the key in it, is read as JSON.
+    pub fn needs_whole_body(&self) -> bool {
+        let is_compared =
+            self.fingerprint.parts.contains(&FingerprintPart::Body) && self.fingerprint.body != BodyForm::Bytes;
+        is_compared || self.key_from.iter().any(|source| matches!(source, KeySource::Json(_)))
     }
 
     /// The default policy: a request without a key passes unprotected.

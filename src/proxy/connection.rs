@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::debug;
 
-use crate::proxy::connection::activity::Activity;
+use crate::proxy::connection::activity::{Activity, MAX_GIVEN_UP};
 use crate::proxy::connection::socket::{ClientSocket, Clocks, Protocol};
 use crate::proxy::gateway::Connection;
 use crate::proxy::generation::Seat;
@@ -32,7 +32,9 @@ const FRONT_BYTES: usize = 4096;
 /// How long a connection that shall leave waits for a request that is on its way.
 const LAST_REQUEST: Duration = Duration::from_millis(500);
 const MAX_STREAMS: u32 = 128;
-const MAX_HEADER_LIST_BYTES: u32 = 64 << 10;
+/// The largest head, whichever the protocol: a client that never ends it holds so much. Over HTTP/1 also what a connection
+/// reads ahead, and how much it lets pile up of what it writes.
+const MAX_HEAD_BYTES: u32 = 64 << 10;
 
 /// Serves a connection until it ends, or until the last request after `leave` is answered.
 pub(super) async fn serve(seat: Arc<Seat>, mut stream: TcpStream, address: SocketAddr, mut leave: Leave) {
@@ -52,34 +54,45 @@ pub(super) async fn serve(seat: Arc<Seat>, mut stream: TcpStream, address: Socke
     let Ok(Ok(Some((protocol, front)))) = told else { return };
     let activity = Arc::new(Activity::new());
     let connection = Arc::new(Connection::new(seat, address, activity.clone()));
-    let service = service_fn(move |request| connection.clone().answer(request));
+    let answering = connection.clone();
+    let service = service_fn(move |request| answering.clone().answer(request));
     let watched = activity.clone();
     let socket = ClientSocket::new(stream, front, activity, protocol, clocks, deadline);
     let ended = match protocol {
         Protocol::Http1 => {
             let mut builder = http1::Builder::new();
             // The socket keeps the clocks.
-            builder.timer(TokioTimer::new()).header_read_timeout(None);
-            let served = builder.serve_connection(socket, service);
+            builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES as usize);
+            let served = builder.serve_connection(socket, service).with_upgrades();
             let last = LastRequest::MayCome(&watched);
-            until_left(served, |connection| connection.graceful_shutdown(), leave, last).await
+            let ended = until_left(served, |connection| connection.graceful_shutdown(), leave, last).await;
+            if let Some(switch) = connection.take_switch() {
+                // Boxed like the other rare one below.
+                Box::pin(switch.run(clocks.idle)).await;
+            }
+            ended
         }
         Protocol::Http2 => {
             let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(MAX_STREAMS)
-                .max_header_list_size(MAX_HEADER_LIST_BYTES);
+            builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEAD_BYTES);
             let served = builder.serve_connection(socket, service);
+            let enough = async {
+                tokio::select! {
+                    () = leave => {}
+                    () = watched.gives_up_more_than(MAX_GIVEN_UP) => debug!(peer = %address, "a client gives up much"),
+                }
+            };
             // Boxed: it is large, and the other connections would carry the room for it.
             Box::pin(async {
                 tokio::select! {
-                    ended = until_left(served, |connection| connection.graceful_shutdown(), leave, LastRequest::IsKnown)
+                    ended = until_left(served, |connection| connection.graceful_shutdown(), enough, LastRequest::IsKnown)
                         => ended,
                     () = watched.stalls(clocks.write) => {
                         debug!(peer = %address, "a client takes nothing of an answer");
                         Ok(())
                     }
+                    // It was told to leave, and goes on.
+                    () = watched.gives_up_more_than(2 * MAX_GIVEN_UP) => Ok(()),
                 }
             })
             .await
@@ -135,7 +148,7 @@ enum LastRequest<'a> {
 async fn until_left<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     say: impl FnOnce(Pin<&mut C>),
-    leave: Leave,
+    leave: impl Future<Output = ()>,
     last: LastRequest<'_>,
 ) -> hyper::Result<()> {
     let mut connection = pin!(connection);

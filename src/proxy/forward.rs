@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -30,8 +30,10 @@ use crate::http::attempt::{Attempt, Disposition, IDEMPOTENCY_OUTCOME, UpstreamTi
 use crate::http::body::{ClientBodyError, RequestBody};
 use crate::http::policy::Policy;
 use crate::http::refusal::Refusal;
+use crate::http::upgrade;
 use crate::proxy::connection::body::ClientBody;
 use crate::proxy::headers::remove_hop_by_hop;
+use crate::proxy::tunnel::{Switched, UpstreamEnd};
 use crate::proxy::upstream::body::{Patience, Progress, Sent, UpstreamBody};
 use crate::proxy::upstream::frame::{TakesTrailers, frame};
 use crate::proxy::upstream::lease::{Lease, LeaseVersion};
@@ -75,6 +77,12 @@ impl Forward {
         let mut tries_left = TRIES;
         loop {
             let taken = Instant::now();
+            tries_left -= 1;
+            // Kept, in case that the connection turns out to have ended.
+            let spare = if tries_left > 0 && attempt.is_some() { copy_of(&request) } else { None };
+            if spare.is_some() && want == Want::Any {
+                want = Want::AnyUnseen;
+            }
             let mut lease = match self.pool.lease(want).await {
                 Ok(lease) => lease,
                 Err(error) => return self.not_reached(&error),
@@ -83,14 +91,16 @@ impl Forward {
             if attempt.as_ref().is_some_and(|attempt| !attempt.may_start()) {
                 return self.refuse(Refusal::ClaimLost, Disposition::NotExecuted);
             }
-            tries_left -= 1;
             let may_repeat = lease.is_reused && tries_left > 0;
-            let spare = if may_repeat && attempt.is_some() { copy_of(&request) } else { None };
             frame(&mut request, lease.version(), spec);
+            let protocols = request.headers().get(UPGRADE).cloned();
             let written_bytes = lease.traffic().written_bytes();
             let progress = request.body().progress();
             let answer = lease.send(*request);
             let failure = match head(&lease, &progress, answer, spec.response_timeout).await {
+                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    return self.switch(response, lease, began, protocols);
+                }
                 Ok(response) => return self.deliver(response, lease, &progress, began, attempt.is_some()),
                 Err(failure) => failure,
             };
@@ -164,6 +174,31 @@ impl Forward {
         self.refuse(Refusal::UpstreamNotReached, Disposition::NotExecuted)
     }
 
+    /// The head of an answer after which the connection speaks another protocol.
+    fn switch(
+        &self,
+        mut response: Response<Incoming>,
+        lease: Lease<Sent>,
+        began: Instant,
+        protocols: Option<HeaderValue>,
+    ) -> Response<UpstreamBody> {
+        let spec = self.pool.spec();
+        let socket = hyper::upgrade::on(&mut response);
+        let (mut parts, _) = response.into_parts();
+        if !protocols.is_some_and(|protocols| upgrade::is_one_of(&protocols, &parts.headers)) {
+            // Nobody asked for it: what follows is not HTTP.
+            warn!(upstream = %spec.name, "the upstream switched protocols unasked");
+            return self.refuse(Refusal::UpstreamLost, Disposition::Unknown("upstream-lost"));
+        }
+        let chosen: Vec<HeaderValue> = parts.headers.get_all(UPGRADE).iter().cloned().collect();
+        remove_hop_by_hop(&mut parts.headers);
+        parts.headers.remove(CONTENT_LENGTH);
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.extend(chosen.into_iter().map(|protocol| (UPGRADE, protocol)));
+        parts.extensions.insert(Switched::new(UpstreamEnd::new(socket, lease, spec.response_timeout)));
+        Response::from_parts(parts, UpstreamBody::empty(began.elapsed()))
+    }
+
     fn deliver(
         &self,
         response: Response<Incoming>,
@@ -174,11 +209,6 @@ impl Forward {
     ) -> Response<UpstreamBody> {
         let spec = self.pool.spec();
         let (mut parts, incoming) = response.into_parts();
-        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            // Nobody asked for it: what follows is not HTTP.
-            warn!(upstream = %spec.name, "the upstream switched protocols unasked");
-            return self.refuse(Refusal::UpstreamLost, Disposition::Unknown("upstream-lost"));
-        }
         parts.version = Version::HTTP_11;
         settle_length(&mut parts.headers, &incoming);
         let idle_for = keep_alive(&parts.headers).unwrap_or(spec.idle_timeout);

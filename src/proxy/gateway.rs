@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use tower_service::Service;
 
 use crate::http::attempt::UpstreamTime;
@@ -34,6 +35,7 @@ use crate::proxy::headers::{
 };
 use crate::proxy::listener::ListenerSpec;
 use crate::proxy::router::{NoRoute, Router};
+use crate::proxy::tunnel::{Switch, Switched};
 use crate::proxy::upstream::body::UpstreamBody;
 use crate::proxy::upstream::frame::TakesTrailers;
 
@@ -102,6 +104,8 @@ pub(super) struct Connection {
     born: u64,
     activity: Arc<Activity>,
     last_host: Mutex<Option<Arc<EffectiveHost>>>,
+    /// What becomes of the socket when HTTP ends on it.
+    switch: Mutex<Option<Switch>>,
 }
 
 impl Gateway {
@@ -167,7 +171,7 @@ impl Connection {
     pub(super) fn new(seat: Arc<Seat>, address: SocketAddr, activity: Arc<Activity>) -> Connection {
         let gateway = seat.load_full();
         let peer = Peer::new(address, &gateway.listener.trusted_proxies);
-        Connection { seat, peer, born: gateway.number, activity, last_host: Mutex::default() }
+        Connection { seat, peer, born: gateway.number, activity, last_host: Mutex::default(), switch: Mutex::default() }
     }
 
     /// The peer as a generation sees it.
@@ -178,15 +182,29 @@ impl Connection {
         }
     }
 
+    /// What is to be done with the socket now that HTTP has ended on it, where a request asked for another protocol.
+    pub(super) fn take_switch(&self) -> Option<Switch> {
+        self.switch().take()
+    }
+
+    fn switch(&self) -> MutexGuard<'_, Option<Switch>> {
+        // Nothing panics while it is held.
+        self.switch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Answers one request.
     pub(super) async fn answer(
         self: Arc<Connection>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Result<Response<ReplyBody>, Infallible> {
         let began = Instant::now();
         let number = self.activity.request_begins();
         // The request has this generation to its end.
-        let mut active = Active { connection: self.clone(), gateway: self.seat.load_full(), route: None, number };
+        let gateway = self.seat.load_full();
+        let mut active = Active { connection: self.clone(), gateway, route: None, number, is_answered: false };
+        if request.extensions().get::<OnUpgrade>().is_some() {
+            *self.switch() = Some(Switch::new(hyper::upgrade::on(&mut request)));
+        }
         let gateway = &*active.gateway;
         let (mut parts, incoming) = request.into_parts();
         let (method, target, version) = (parts.method.clone(), parts.uri.clone(), parts.version);
@@ -230,6 +248,10 @@ impl Connection {
                 None => response.body().passed_through().and_then(UpstreamBody::took),
             },
         });
+        if let (Some(switched), Some(switch)) = (extensions.get::<Switched>(), &mut *self.switch()) {
+            self.activity.becomes_tunnel();
+            switch.joins(switched);
+        }
         if method == Method::HEAD && refused.is_some() {
             // An answer to HEAD has no body (RFC 9110 section 9.3.2; H20), and hyper lets it pass over HTTP/2.
             let length = response.body().size_hint().exact().unwrap_or_default();
@@ -239,6 +261,8 @@ impl Connection {
         if self.activity.has_unread_body() && version <= http::Version::HTTP_11 {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        active.is_answered = true;
+        self.activity.request_is_answered();
         let is_watched = version == http::Version::HTTP_2;
         if is_watched && !response.body().is_end_stream() {
             self.activity.answer_is_held(number);
@@ -342,10 +366,15 @@ struct Active {
     gateway: Arc<Gateway>,
     route: Option<usize>,
     number: usize,
+    /// Whether the client waited for the answer's head.
+    is_answered: bool,
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
+        if !self.is_answered {
+            self.connection.activity.request_is_given_up();
+        }
         self.connection.activity.request_ends();
         if let Some(route) = self.route {
             self.gateway.observer.ended(route);

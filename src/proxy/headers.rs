@@ -10,6 +10,7 @@ use http::uri::Authority;
 use ipnet::IpNet;
 
 use crate::http::refusal::Refusal;
+use crate::http::upgrade;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -143,7 +144,7 @@ fn is_hop_by_hop(name: &str) -> bool {
     matches!(name, "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade" | "http2-settings")
 }
 
-/// Makes a client's fields into those for the upstream.
+/// Makes a client's fields into those for the upstream. A wish for another protocol is sent anew (H26).
 pub fn prepare_request(
     headers: &mut HeaderMap,
     version: http::Version,
@@ -154,7 +155,12 @@ pub fn prepare_request(
     if headers.contains_key(VIA) && via.has_seen(headers) {
         return Err(Refusal::Loop);
     }
+    let protocols = upgrade::asked(version, headers);
     remove_hop_by_hop(headers);
+    if let Some(protocols) = protocols {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, protocols);
+    }
     // The client's wait for a 100 ends here; the upstream's is not ours to begin.
     headers.remove(EXPECT);
     join_cookies(headers);

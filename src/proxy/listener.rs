@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -34,6 +35,10 @@ pub struct ListenerSpec {
     pub max_connections: usize,
     /// All request and response buffers together, in bytes.
     pub max_buffered_bytes: usize,
+    /// Where large bodies of requests lie while they are held; `None` is the system's folder for temporary files.
+    pub spool_dir: Option<PathBuf>,
+    /// All bodies there together, in bytes.
+    pub max_spooled_bytes: u64,
     /// Peers that may set X-Forwarded-* and Forwarded.
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -48,6 +53,8 @@ impl Default for ListenerSpec {
             shutdown_grace: Duration::from_secs(30),
             max_connections: 4096,
             max_buffered_bytes: 256 << 20,
+            spool_dir: None,
+            max_spooled_bytes: 10 << 30,
             trusted_proxies: Vec::new(),
         }
     }

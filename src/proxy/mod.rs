@@ -9,6 +9,7 @@ pub mod listener;
 mod read;
 pub mod router;
 pub mod server;
+mod tunnel;
 pub mod upstream;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -13,5 +13,6 @@ mod layer;
 mod ledger;
 mod model;
 mod reload;
+mod seeds;
 mod stores;
 mod support;

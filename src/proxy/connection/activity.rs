@@ -5,7 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
 
+use tokio::sync::Notify;
 use tokio::time::{Duration, Instant, sleep_until};
+
+/// How many more requests a client may give up than it waits for. An execution goes on without its client: one that
+/// opens streams and resets them would leave behind as many as it likes.
+pub(super) const MAX_GIVEN_UP: usize = 256;
 
 /// Shared by a connection's socket and requests.
 pub struct Activity {
@@ -21,8 +26,13 @@ pub struct Activity {
     /// Who reads the socket.
     reader: Mutex<Option<Waker>>,
     has_unread_body: AtomicBool,
+    is_tunnel: AtomicBool,
     /// Of HTTP/2's answers: since when a part waits to be sent, by the answer's number.
     held: Mutex<HashMap<usize, Instant>>,
+    /// How many more requests were given up than answered.
+    given_up: AtomicUsize,
+    /// Rung when they are many and become more.
+    many_given_up: Notify,
 }
 
 impl Activity {
@@ -35,7 +45,10 @@ impl Activity {
             awake_at: AtomicU64::new(u64::MAX),
             reader: Mutex::default(),
             has_unread_body: AtomicBool::new(false),
+            is_tunnel: AtomicBool::new(false),
             held: Mutex::default(),
+            given_up: AtomicUsize::new(0),
+            many_given_up: Notify::new(),
         }
     }
 
@@ -78,6 +91,43 @@ impl Activity {
         {
             reader.wake_by_ref();
         }
+    }
+
+    /// The client waited for an answer's head.
+    pub(in crate::proxy) fn request_is_answered(&self) {
+        if self.given_up.load(Ordering::Relaxed) > 0 {
+            let fewer = |count: usize| count.checked_sub(1);
+            let _ = self.given_up.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer);
+        }
+    }
+
+    /// The client did not wait.
+    pub(in crate::proxy) fn request_is_given_up(&self) {
+        if self.given_up.fetch_add(1, Ordering::Relaxed) >= MAX_GIVEN_UP {
+            self.many_given_up.notify_waiters();
+        }
+    }
+
+    /// Ends when the client has given up more requests than so many, which are [`MAX_GIVEN_UP`] or more.
+    pub(super) async fn gives_up_more_than(&self, count: usize) {
+        loop {
+            let mut rung = std::pin::pin!(self.many_given_up.notified());
+            rung.as_mut().enable();
+            if self.given_up.load(Ordering::Relaxed) > count {
+                return;
+            }
+            rung.await;
+        }
+    }
+
+    /// HTTP ends on the connection, and with it the clocks that it has there.
+    pub(in crate::proxy) fn becomes_tunnel(&self) {
+        self.requests.fetch_add(1, Ordering::AcqRel);
+        self.is_tunnel.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.is_tunnel.load(Ordering::Acquire)
     }
 
     /// A part of an answer was handed on, and nobody has asked for the next one yet.

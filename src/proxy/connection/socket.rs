@@ -161,6 +161,9 @@ impl ClientSocket {
             self.blocked = None;
             return written;
         }
+        if self.activity.is_tunnel() {
+            return Poll::Pending;
+        }
         let limit = self.clocks.write;
         let blocked = self.blocked.get_or_insert_with(|| Box::pin(sleep(limit)));
         ready!(blocked.as_mut().poll(cx));

@@ -1,6 +1,6 @@
 //! A request's form for the version of HTTP that its connection speaks, whichever it came in on.
 
-use http::header::{CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Uri, Version};
 use http_body::Body;
@@ -46,6 +46,9 @@ fn frame_as_http1<B: Body>(request: &mut Request<B>) {
 /// 8.2.2; H2).
 fn frame_as_http2<B>(request: &mut Request<B>, scheme: Scheme) {
     *request.version_mut() = Version::HTTP_2;
+    // Another protocol cannot be asked for here (section 8.6).
+    request.headers_mut().remove(CONNECTION);
+    request.headers_mut().remove(UPGRADE);
     let takes_trailers = request.extensions().get::<TakesTrailers>().is_some();
     let authority = request.headers().get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
     if let Some(authority) = authority {

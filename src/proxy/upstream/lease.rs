@@ -11,7 +11,7 @@ use hyper::client::conn::http1::SendRequest;
 use tokio::time::Instant;
 
 use super::multiplexed::Stream;
-use super::pool::{Idle, Pool};
+use super::pool::{Idle, Place, Pool};
 use super::socket::Traffic;
 
 /// A connection for one exchange. Dropped, it is closed; [`Lease::give_back`] keeps it.
@@ -72,6 +72,11 @@ impl<B> Lease<B> {
         if let Some(Sender::Http2(stream)) = &self.sender {
             stream.retire();
         }
+    }
+
+    /// A place for what the connection becomes when it ends as one of HTTP. Its own place comes free then.
+    pub(in crate::proxy) fn place_after(&self) -> Place<B> {
+        self.pool.place_beside()
     }
 
     /// Keeps the connection for the next exchange, for at most this long.

@@ -61,6 +61,9 @@ pub struct Pool<B> {
 pub enum Want {
     /// An idle one, else a new one.
     Any,
+    /// The same, but an idle one is looked at when its first byte is written, not before: what ends in between costs
+    /// another try and no answer. The request has to be kept for that.
+    AnyUnseen,
     /// One that was not there at this time.
     Newer(Instant),
 }
@@ -197,17 +200,28 @@ impl<B> Pool<B> {
         Pool { upstream, worker }
     }
 
+    /// A place for a connection that stands already.
+    pub(super) fn place_beside(&self) -> Place<B> {
+        self.upstream.open.fetch_add(1, Ordering::AcqRel);
+        Place(self.upstream.clone())
+    }
+
     /// The upstream's settings.
     pub fn spec(&self) -> &UpstreamSpec {
         &self.upstream.spec
     }
 
     /// The connection that was used last and still stands; older ones are the next to be given up.
-    fn reuse(&self) -> Option<Lease<B>> {
+    fn reuse(&self, want: Want) -> Option<Lease<B>> {
+        let stands = match want {
+            Want::Any => Traffic::is_silent,
+            Want::AnyUnseen => Traffic::will_be_looked_at,
+            Want::Newer(_) => return None,
+        };
         let now = Instant::now();
         loop {
             let idle = self.upstream.idle(self.worker).pop_back()?;
-            if now < idle.until && idle.sender.is_ready() && idle.traffic.is_silent() {
+            if now < idle.until && idle.sender.is_ready() && stands(&idle.traffic) {
                 let Idle { sender, traffic, .. } = idle;
                 return Some(self.leased(Sender::Http1(sender), traffic, true));
             }
@@ -218,7 +232,7 @@ impl<B> Pool<B> {
     /// here.
     fn share(&self, want: Want, workers: impl IntoIterator<Item = usize>) -> Option<Lease<B>> {
         let opened_after = match want {
-            Want::Any => None,
+            Want::Any | Want::AnyUnseen => None,
             Want::Newer(than) => Some(than),
         };
         let shared =
@@ -267,8 +281,7 @@ where
 
     /// Takes what is free at this moment.
     fn take(&self, want: Want) -> Option<Taken<B>> {
-        let reused = if want == Want::Any { self.reuse() } else { None };
-        if let Some(lease) = reused.or_else(|| self.share(want, [self.worker])) {
+        if let Some(lease) = self.reuse(want).or_else(|| self.share(want, [self.worker])) {
             return Some(Taken::Lease(lease));
         }
         if self.upstream.take_place() {
@@ -318,7 +331,7 @@ where
 }
 
 /// A place for a connection; it is free again when the connection has ended, whoever used it.
-pub(super) struct Place<B>(Arc<Upstream<B>>);
+pub(in crate::proxy) struct Place<B>(Arc<Upstream<B>>);
 
 impl<B> Drop for Place<B> {
     fn drop(&mut self) {
@@ -341,3 +354,6 @@ impl Drop for Waiting<'_> {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,8 +98,8 @@ fn an_answer_over_the_limit_streams_and_is_not_executed_again() {
 
 #[test]
 fn all_buffers_together_are_bounded() {
-    let proxy = Setup::new().listener(|listener| listener.max_buffered_bytes = 1000).start();
-    let answer = proxy.post("/", "idempotency-key: k\r\n", &"x".repeat(2000));
+    let proxy = Setup::new().listener(|listener| listener.max_buffered_bytes = 10_000).start();
+    let answer = proxy.post("/", "idempotency-key: k\r\n", &"x".repeat(20_000));
     assert_eq!((answer.status(), answer.code().as_str()), (503, "overloaded"));
     assert!(answer.has("retry-after"));
     assert_eq!(proxy.post("/", "idempotency-key: k\r\n", "x").status(), 200);

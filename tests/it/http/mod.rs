@@ -2,14 +2,19 @@
 
 mod fields;
 mod forwarding;
+mod frames;
 mod framing;
 mod grpc;
+mod hostile;
 mod http2;
 mod http2_upstream;
+mod large;
 mod limits;
 pub mod raw;
 mod replay;
 mod targets;
+mod upgrade;
 mod upstream_race;
 mod upstream_tls;
 mod upstream_unix;
+mod websocket;

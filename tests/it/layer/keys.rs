@@ -56,6 +56,29 @@ async fn bad_keys_are_refused_and_nothing_is_looked_up_h39() {
 }
 
 #[tokio::test]
+async fn a_key_on_a_switch_of_protocols_is_refused_and_nothing_is_looked_up_h26() {
+    let switching = |mut request: Request<_>| {
+        request.headers_mut().insert("connection", "upgrade".parse().expect("a value"));
+        request.headers_mut().insert("upgrade", "websocket".parse().expect("a value"));
+        request
+    };
+    let stand =
+        Stand::new(from([json("/id"), KeySource::Header("idempotency-key".parse().expect("a name"))]), counting());
+    let body = r#"{"id":"k"}"#;
+    let in_body = Request::post("/charges").header("content-type", "application/json").body(full(body));
+    for request in [charge("k", "100"), in_body.expect("a request")] {
+        stand.send(switching(request)).await.is_refusal(400, "bad-request", Effect::None);
+    }
+    let stand = Stand::new(Policy::optional(), counting());
+    stand.send(switching(charge("k", "100"))).await.is_refusal(400, "bad-request", Effect::None);
+    assert_eq!(stand.executions(), 0);
+    assert!(stand.records().await.is_empty());
+    let unkeyed = Request::post("/charges").body(full("100")).expect("a request");
+    assert_eq!(stand.send(switching(unkeyed)).await.status_field(), "");
+    assert_eq!(stand.executions(), 1);
+}
+
+#[tokio::test]
 async fn both_spellings_of_a_key_are_one_key_and_case_matters_h38_h41() {
     let stand = Stand::new(Policy::required(), counting());
     stand.send(charge("abc", "100")).await.is_executed();

@@ -29,6 +29,7 @@ pub struct Setup {
     failpoint: Option<&'static str>,
     more: Vec<(&'static str, String)>,
     environment: Vec<(&'static str, String)>,
+    largest_file: Option<u64>,
 }
 
 /// A running proxy; killed when dropped.
@@ -71,6 +72,7 @@ impl Setup {
             failpoint: None,
             more: Vec::new(),
             environment: Vec::new(),
+            largest_file: None,
         }
     }
 
@@ -135,6 +137,12 @@ impl Setup {
         self
     }
 
+    /// Lets no file of the process grow beyond so many bytes, as a full disk would not.
+    pub fn largest_file(mut self, bytes: u64) -> Setup {
+        self.largest_file = Some(bytes);
+        self
+    }
+
     /// Starts the program and waits until it listens.
     pub fn start(&self) -> Proxy {
         self.begin().listening()
@@ -142,7 +150,18 @@ impl Setup {
 
     /// Starts the program and does not wait.
     pub fn begin(&self) -> Starting {
-        self.spawn(Command::new(env!("CARGO_BIN_EXE_onceproxy")), Stdio::null())
+        let program = env!("CARGO_BIN_EXE_onceproxy");
+        let command = match self.largest_file {
+            // The shell's blocks have 512 bytes; the signal that comes with the limit would end the process.
+            Some(bytes) => {
+                let mut shell = Command::new("sh");
+                let line = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", bytes / 512);
+                shell.args(["-c", &line, program]);
+                shell
+            }
+            None => Command::new(program),
+        };
+        self.spawn(command, Stdio::null())
     }
 
     /// Starts the program with a socket that listens already, as systemd does, and does not wait.
@@ -315,6 +334,30 @@ impl Proxy {
     /// Waits for the end of the process.
     pub fn end(&mut self) -> ExitStatus {
         eventually("the process to end", || self.child.0.try_wait().expect("a child"))
+    }
+
+    /// The most memory that the process has had so far.
+    pub fn peak_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.0.id())).expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
+        let kibibytes: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kibibytes << 10
+    }
+
+    /// How many bytes the process has in open files of a folder that have no name any more.
+    pub fn spooled_bytes(&self, folder: &Path) -> u64 {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.0.id())).expect("a process");
+        open.flatten()
+            .map(|entry| entry.path())
+            .filter(|path| std::fs::read_link(path).is_ok_and(|target| target.starts_with(folder)))
+            .filter_map(|path| std::fs::metadata(path).ok())
+            .map(|file| file.len())
+            .sum()
+    }
+
+    /// Everything that the process has said.
+    pub fn said(&self) -> String {
+        self.output.text()
     }
 
     fn signal(&self, signal: Signal) {
