@@ -10,7 +10,8 @@ use onceproxy::config::load::{Overrides, load};
 use onceproxy::config::secret::Lookups;
 use onceproxy::http::policy::{IDEMPOTENCY_KEY, Mode, Policy};
 use onceproxy::http::refusal::Refusal;
-use onceproxy::proxy::headers::{Peer, Via, check_coding, check_nominated, effective_host, prepare_request};
+use onceproxy::proxy::headers::{Peer, Scheme, Via, check_coding, check_nominated, effective_host, prepare_request};
+use onceproxy::proxy::listener::address::TrustedPeer;
 use onceproxy::proxy::router::{NoRoute, RouteSpec, Router};
 
 use super::readings;
@@ -58,12 +59,12 @@ impl Proxy {
         let report = load(ROUTES, "routes.toml", &Overrides::default(), &nothing);
         let routes = report.config.unwrap_or_else(|| panic!("{:?}", report.diagnostics)).routes;
         let address = SocketAddr::from(([192, 0, 2, 7], 4711));
-        let network = "192.0.2.0/24".parse().expect("a network");
+        let network = TrustedPeer::Network("192.0.2.0/24".parse().expect("a network"));
         Proxy {
             router: Router::new(&routes).unwrap_or_else(|(route, error)| panic!("route {route}: {error}")),
             routes,
-            stranger: Peer::new(address, &[]),
-            trusted: Peer::new(address, &[network]),
+            stranger: Peer::new(address.into(), &[], Scheme::Http),
+            trusted: Peer::new(address.into(), &[network], Scheme::Http),
             via: Via::random(),
         }
     }
