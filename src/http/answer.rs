@@ -11,7 +11,7 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
 use tracing::warn;
 
-use super::attempt::{Disposition, IDEMPOTENCY_OUTCOME, IDEMPOTENCY_REPLAYED, IDEMPOTENCY_STATUS, NOT_EXECUTED};
+use super::attempt::{Disposition, Hold, IDEMPOTENCY_OUTCOME, IDEMPOTENCY_REPLAYED, IDEMPOTENCY_STATUS, NOT_EXECUTED};
 use super::body::ResponseBody;
 use super::budget::Budget;
 use super::collect::{Collected, Excess, Rewound, Room, Stopped, collect};
@@ -134,6 +134,9 @@ fn not_stored(status: StatusCode, headers: &HeaderMap) -> Outcome {
 
 fn too_large<R>(word: Word, mut head: Parts, rewound: Rewound<R>) -> Answer<R> {
     remove_ours(&mut head.headers);
+    if let Some(hold) = head.extensions.get::<Hold>() {
+        hold.end();
+    }
     let outcome = not_stored(head.status, &head.headers);
     word.of(outcome, Response::from_parts(head, ResponseBody::rewound(rewound)))
 }

@@ -122,6 +122,28 @@ pub enum Disposition {
 #[derive(Debug, Clone, Copy)]
 pub struct UpstreamTime(pub Duration);
 
+/// Whether the layer still holds a response back; a proxy's forwarder leaves it in the response's extensions, and gives
+/// one that is held less time than one that a client reads.
+#[derive(Debug, Clone)]
+pub(crate) struct Hold(Arc<AtomicBool>);
+
+impl Hold {
+    #[cfg(feature = "proxy")]
+    pub(crate) fn new() -> Hold {
+        Hold(Arc::new(AtomicBool::new(true)))
+    }
+
+    #[cfg(feature = "proxy")]
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// The response goes on as it comes.
+    pub(super) fn end(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 /// The parameters of the matched path, by name; a router leaves them in the request's extensions for `path:` scopes.
 #[derive(Debug, Clone, Default)]
 pub struct PathParams(pub Vec<(String, String)>);

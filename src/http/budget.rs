@@ -86,6 +86,17 @@ impl Reserved {
         self.bytes += bytes;
     }
 
+    /// Hands everything that is taken on to somebody else.
+    #[must_use]
+    pub fn split_off(&mut self) -> Reserved {
+        Reserved { free: self.free.clone(), bytes: std::mem::take(&mut self.bytes) }
+    }
+
+    /// Takes over what another has, of the same budget.
+    pub fn join(&mut self, mut other: Reserved) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
     /// How many bytes are taken.
     pub fn bytes(&self) -> usize {
         self.bytes

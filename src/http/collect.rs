@@ -143,8 +143,12 @@ impl<'a> Held<'a> {
     async fn write_out(&mut self, spool: &Spool) -> bool {
         let chunks = self.chunks.take();
         let spooling = self.spooling.get_or_insert_with(|| Spooling::new(spool.clone()));
-        match spooling.write(chunks.clone()).await {
-            Ok(()) => true,
+        let room = self.reserved.split_off();
+        match spooling.write(chunks.clone(), room).await {
+            Ok(room) => {
+                self.reserved.join(room);
+                true
+            }
             Err(error) => {
                 warn!(%error, "a request's body cannot be written to the spool");
                 self.chunks = Chunks::from(chunks);

@@ -147,7 +147,9 @@ impl Spooling {
     }
 
     /// Writes chunks behind those that are written already. After an error it is as if they had not been given.
-    pub(super) async fn write(&mut self, chunks: Vec<Bytes>) -> io::Result<()> {
+    ///
+    /// Their room in memory is lent and comes back: who does not wait for the end leaves both behind until then.
+    pub(super) async fn write(&mut self, chunks: Vec<Bytes>, room: Reserved) -> io::Result<Reserved> {
         let (runtime, bytes) = (Handle::current(), chunks.iter().map(Bytes::len).sum());
         let file = match &self.file {
             Some(file) => {
@@ -162,9 +164,14 @@ impl Spooling {
             }
         };
         let begin = self.written_bytes;
-        ended(self.spool.run(&runtime, move || file.write(&chunks, begin)).await)?;
+        let writing = self.spool.run(&runtime, move || {
+            file.write(&chunks, begin)?;
+            drop(chunks);
+            Ok(room)
+        });
+        let room = ended(writing.await)?;
         self.written_bytes += bytes as u64;
-        Ok(())
+        Ok(room)
     }
 
     /// What was written, to be read; `None` when that is nothing.

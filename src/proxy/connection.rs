@@ -102,6 +102,7 @@ pub(super) async fn serve(seat: Arc<Seat>, arrival: Arrival, mut leave: Leave) {
                 tokio::select! {
                     () = leave => {}
                     () = watched.gives_up_more_than(MAX_GIVEN_UP) => debug!(peer = %address, "a client gives up much"),
+                    () = watched.stalls(clocks.write) => debug!(peer = %address, "a client takes nothing of an answer"),
                 }
             };
             // Boxed: it is large, and the other connections would carry the room for it.
@@ -109,11 +110,9 @@ pub(super) async fn serve(seat: Arc<Seat>, arrival: Arrival, mut leave: Leave) {
                 tokio::select! {
                     ended = until_left(served, |connection| connection.graceful_shutdown(), enough, LastRequest::IsKnown)
                         => ended,
-                    () = watched.stalls(clocks.write) => {
-                        debug!(peer = %address, "a client takes nothing of an answer");
-                        Ok(())
-                    }
-                    // It was told to leave, and goes on.
+                    // It was told to leave, and has nothing else under way, or has had the time for it.
+                    () = watched.stalls_alone(clocks.write) => Ok(()),
+                    // Likewise, and goes on.
                     () = watched.gives_up_more_than(2 * MAX_GIVEN_UP) => Ok(()),
                 }
             })

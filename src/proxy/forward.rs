@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 
 use crate::failpoint;
 use crate::http::answer::is_event_stream;
-use crate::http::attempt::{Attempt, Disposition, IDEMPOTENCY_OUTCOME, UpstreamTime};
+use crate::http::attempt::{Attempt, Disposition, Hold, IDEMPOTENCY_OUTCOME, UpstreamTime};
 use crate::http::body::{ClientBodyError, RequestBody};
 use crate::http::policy::Policy;
 use crate::http::refusal::Refusal;
@@ -218,12 +218,14 @@ impl Forward {
             // The layer keeps the body and hands on the rest.
             parts.extensions.insert(UpstreamTime(took));
         }
-        let max_held_bytes = self.policy.max_response_body as u64;
-        let is_held =
-            is_protected && incoming.size_hint().lower() <= max_held_bytes && !is_event_stream(&parts.headers);
+        let is_small = incoming.size_hint().lower() <= self.policy.max_response_body as u64;
+        let is_held = is_protected && is_small && !is_event_stream(&parts.headers);
         let deadline = last_byte(&lease, progress) + spec.response_timeout;
-        let patience =
-            Patience { between_chunks: spec.response_timeout, held: is_held.then_some((deadline, max_held_bytes)) };
+        let held = is_held.then(Hold::new);
+        if let Some(hold) = &held {
+            parts.extensions.insert(hold.clone());
+        }
+        let patience = Patience { between_chunks: spec.response_timeout, held: held.map(|hold| (deadline, hold)) };
         Response::from_parts(parts, UpstreamBody::new(incoming, lease, idle_for, patience, took))
     }
 }

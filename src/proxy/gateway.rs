@@ -405,7 +405,8 @@ impl ReplyBody {
     fn watch(&self, polled: &Poll<Option<Result<Frame<Bytes>, BoxError>>>) {
         let activity = &self.active.connection.activity;
         match polled {
-            Poll::Ready(Some(Ok(_))) if !self.body.is_end_stream() => activity.answer_is_held(self.active.number),
+            // The last part too: it may wait for the client's window like any other. The end is this body's drop.
+            Poll::Ready(Some(Ok(_))) => activity.answer_is_held(self.active.number),
             _ => activity.answer_is_taken(self.active.number),
         }
     }

@@ -6,13 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use tokio::sync::Notify;
-use tokio::time::{Duration, Instant, sleep_until};
+use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use crate::proxy::listener::places::Pressure;
 
 /// How many more requests a client may give up than it waits for. An execution goes on without its client: one that
 /// opens streams and resets them would leave behind as many as it likes.
 pub(super) const MAX_GIVEN_UP: usize = 256;
+
+/// How many times as long as allowed an answer may wait for the client while others go on.
+const LONG_STALL: u32 = 4;
+/// How often within that limit is looked whether others still go on.
+const LOOKS_AT_STALL: u32 = 8;
 
 /// Shared by a connection's socket and requests.
 pub struct Activity {
@@ -201,6 +206,25 @@ impl Activity {
                 return;
             }
             sleep_until(end).await;
+        }
+    }
+
+    /// Ends when the client has let all answers that are under way wait for so long; those that it takes are given some
+    /// more time beside one that waits.
+    pub(super) async fn stalls_alone(&self, limit: Duration) {
+        loop {
+            self.stalls(limit).await;
+            let now = Instant::now();
+            let (stalled, oldest) = {
+                let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+                let stalled = held.values().filter(|since| **since + limit <= now);
+                (stalled.clone().count(), stalled.min().copied())
+            };
+            let is_long = oldest.is_some_and(|since| since + limit * LONG_STALL <= now);
+            if is_long || (stalled > 0 && stalled >= self.requests.load(Ordering::Acquire)) {
+                return;
+            }
+            sleep(limit / LOOKS_AT_STALL).await;
         }
     }
 

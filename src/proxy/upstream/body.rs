@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::lease::Lease;
+use crate::http::attempt::Hold;
 use crate::http::body::{ClientBodyError, RequestBody};
 use crate::proxy::BoxError;
 use crate::proxy::connection::body::ClientBody;
@@ -115,12 +116,12 @@ impl Body for Sent {
 }
 
 /// How long a response's body may take.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(in crate::proxy) struct Patience {
     /// Between two chunks.
     pub(in crate::proxy) between_chunks: Duration,
-    /// All of it, while no more than so many bytes have come: that long it is held.
-    pub(in crate::proxy) held: Option<(Instant, u64)>,
+    /// All of it, for as long as it is held.
+    pub(in crate::proxy) held: Option<(Instant, Hold)>,
 }
 
 /// A response's body as the upstream sends it, or a refusal's.
@@ -141,7 +142,6 @@ struct Stream {
     lease: Option<Lease<Sent>>,
     idle_for: Duration,
     patience: Patience,
-    received_bytes: u64,
     sleep: Option<Pin<Box<Sleep>>>,
     /// Whether the sleep counts from the present wait.
     is_armed: bool,
@@ -164,15 +164,7 @@ impl UpstreamBody {
         patience: Patience,
         took: Duration,
     ) -> UpstreamBody {
-        let mut stream = Stream {
-            incoming,
-            lease: Some(lease),
-            idle_for,
-            patience,
-            received_bytes: 0,
-            sleep: None,
-            is_armed: false,
-        };
+        let mut stream = Stream { incoming, lease: Some(lease), idle_for, patience, sleep: None, is_armed: false };
         match &stream.lease {
             Some(lease) if !stream.incoming.is_end_stream() => lease.answer_is_held(),
             _ => stream.give_back(),
@@ -202,7 +194,6 @@ impl Stream {
                 if let Some(lease) = &self.lease {
                     lease.answer_is_held();
                 }
-                self.received_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.is_armed = false;
                 if self.incoming.is_end_stream() {
                     self.give_back();
@@ -233,8 +224,8 @@ impl Stream {
 
     fn is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.is_armed {
-            let deadline = match self.patience.held {
-                Some((deadline, limit)) if self.received_bytes <= limit => deadline,
+            let deadline = match &self.patience.held {
+                Some((deadline, hold)) if hold.is_on() => *deadline,
                 _ => Instant::now() + self.patience.between_chunks,
             };
             match &mut self.sleep {

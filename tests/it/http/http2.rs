@@ -241,3 +241,51 @@ async fn a_recorded_answer_that_is_held_back_is_given_up_and_its_room_comes_back
     let again = tokio::task::block_in_place(|| proxy.post("/", "idempotency-key: k\r\n", "x"));
     assert_eq!((again.status(), again.body.len()), (200, 200_000));
 }
+
+/// A client that takes nothing of any answer until it says so.
+async fn closed_windows(
+    proxy: &Proxy,
+) -> (h2::client::SendRequest<Bytes>, tokio::task::JoinHandle<Result<(), h2::Error>>) {
+    let stream = TcpStream::connect(proxy.address).await.expect("the proxy accepts");
+    let handshake = h2::client::Builder::new().initial_window_size(0).handshake::<_, Bytes>(stream).await;
+    let (sender, connection) = handshake.expect("the proxy speaks HTTP/2");
+    (sender, tokio::spawn(connection))
+}
+
+fn get(sender: &mut h2::client::SendRequest<Bytes>, path: &str) -> h2::client::ResponseFuture {
+    let request = Request::get(format!("http://api{path}")).body(()).expect("a request");
+    sender.send_request(request, true).expect("the stream opens").0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_one_piece_that_is_held_back_ends_the_connection() {
+    let proxy =
+        super::raw::Setup::new().listener(|spec| spec.body_timeout = std::time::Duration::from_millis(300)).start();
+    let (sender, ended) = closed_windows(&proxy).await;
+    let mut sender = sender.ready().await.expect("a stream");
+    let held = get(&mut sender, "/").await.expect("an answer's head");
+    let patience = std::time::Duration::from_secs(10);
+    let _ = tokio::time::timeout(patience, ended).await.expect("the proxy does not wait for ever");
+    drop(held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_held_back_does_not_end_those_beside_it() {
+    let proxy =
+        super::raw::Setup::new().listener(|spec| spec.body_timeout = std::time::Duration::from_millis(400)).start();
+    proxy.upstream.acts(Box::new(|request, stream| {
+        if request.start_line().contains("/slow") {
+            // Longer than the held one may wait, and not as long as one beside it may take.
+            std::thread::sleep(std::time::Duration::from_millis(900));
+            let _ = std::io::Write::write_all(stream, b"HTTP/1.1 204 No Content\r\n\r\n");
+        } else {
+            let _ = std::io::Write::write_all(stream, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        }
+    }));
+    let (sender, _connection) = closed_windows(&proxy).await;
+    let mut sender = sender.ready().await.expect("a stream");
+    let held = get(&mut sender, "/held").await.expect("an answer's head");
+    let answer = get(&mut sender, "/slow").await.expect("an answer beside it");
+    assert_eq!(answer.status(), 204);
+    drop(held);
+}

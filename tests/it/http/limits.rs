@@ -181,3 +181,22 @@ fn a_client_that_takes_nothing_of_its_answer_does_not_hold_the_upstream() {
     assert_eq!(proxy.post("/", "", "x").status(), 200);
     drop(stalled);
 }
+
+#[test]
+fn an_answer_for_which_there_is_no_room_has_the_time_of_one_that_streams() {
+    let proxy = Setup::new()
+        .listener(|listener| listener.max_buffered_bytes = 64 << 10)
+        .upstream(|upstream| upstream.response_timeout = Duration::from_millis(500))
+        .start();
+    proxy.upstream.acts(Box::new(|_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n").expect("the proxy listens");
+        for _ in 0..4 {
+            // Each wait is short, all of them together are longer than one that is held may take.
+            std::thread::sleep(Duration::from_millis(250));
+            stream.write_all(&[b'x'; 50_000]).expect("the proxy listens");
+        }
+    }));
+    let answer = proxy.post("/", "idempotency-key: k\r\n", "x");
+    assert_eq!((answer.status(), answer.body.len()), (200, 200_000));
+    assert_eq!(proxy.post("/", "idempotency-key: k\r\n", "x").code(), "response-not-stored");
+}
