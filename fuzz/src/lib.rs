@@ -11,3 +11,4 @@ pub mod record;
 pub mod request;
 mod sent;
 mod stage;
+pub mod wire;

@@ -118,7 +118,7 @@ fn assert_forwardable(received: &HeaderMap, forwarded: &HeaderMap) {
     assert_eq!(forwarded["x-forwarded-for"], "192.0.2.7");
     assert!(forwarded.get_all("x-forwarded-host").iter().count() <= 1);
     assert!(forwarded.get_all("cookie").iter().count() <= 1);
-    let via = forwarded.get_all("via").iter().last().expect("the way is written down");
+    let via = forwarded.get_all("via").iter().next_back().expect("the way is written down");
     assert!(via.as_bytes().windows(9).any(|word| word == b"onceproxy"), "{via:?}");
     let keys = |headers: &HeaderMap| headers.get_all(IDEMPOTENCY_KEY).iter().cloned().collect::<Vec<_>>();
     assert_eq!(keys(received), keys(forwarded));

@@ -102,7 +102,7 @@ struct Upstream {
     executed: Executed,
 }
 
-impl<B> Service<Request<RequestBody<B>>> for Upstream {
+impl<B: http_body::Body> Service<Request<RequestBody<B>>> for Upstream {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = Ready<Result<Response<Full<Bytes>>, Infallible>>;

@@ -54,6 +54,11 @@ fn seeds_of_requests_hold() {
 }
 
 #[test]
+fn seeds_of_bytes_on_the_wire_hold() {
+    run("fuzz/seeds/wire", fuzz::wire::check);
+}
+
+#[test]
 fn seeds_of_json_documents_hold() {
     run("fuzz/seeds/canonical_json", fuzz::canonical_json::check);
 }
