@@ -38,7 +38,6 @@ use crate::proxy::upstream::body::{Patience, Progress, Sent, UpstreamBody};
 use crate::proxy::upstream::frame::{TakesTrailers, frame};
 use crate::proxy::upstream::lease::{Lease, LeaseVersion};
 use crate::proxy::upstream::pool::{NoConnection, Pool, Want};
-use crate::proxy::upstream::tls::refusal_of_us;
 
 /// Forwards requests to one upstream.
 #[derive(Clone)]
@@ -124,8 +123,10 @@ impl Forward {
                     *request = unsent;
                     want = Want::Newer(taken);
                 }
-                _ if lease.is_reused => return self.broken(error.error(), progress.clients_fault(), is_unsent),
-                _ => return self.broken_at_once(error.error(), progress.clients_fault(), is_unsent),
+                _ => match lease.traffic().refusal_of_us() {
+                    Some(error) => return self.turned_away(&error),
+                    None => return self.broken(error.error(), progress.clients_fault(), is_unsent),
+                },
             }
         }
     }
@@ -149,6 +150,11 @@ impl Forward {
         self.refuse(refusal, Disposition::NotExecuted)
     }
 
+    fn turned_away(&self, error: &rustls::Error) -> Response<UpstreamBody> {
+        warn!(upstream = %self.pool.spec().name, %error, "the upstream does not take our certificate, or wants one");
+        self.refuse(Refusal::UpstreamNotReached, Disposition::NotExecuted)
+    }
+
     fn broken(&self, error: &hyper::Error, fault: Option<&ClientBodyError>, is_unsent: bool) -> Response<UpstreamBody> {
         if let Some(fault) = fault {
             let refusal = refusal_for_fault(fault);
@@ -160,18 +166,6 @@ impl Forward {
             true => self.refuse(Refusal::UpstreamNotReached, Disposition::NotExecuted),
             false => self.refuse(Refusal::UpstreamLost, Disposition::Unknown("upstream-lost")),
         }
-    }
-
-    /// The first exchange of a connection broke off: it may have been its handshake.
-    fn broken_at_once(
-        &self,
-        error: &hyper::Error,
-        fault: Option<&ClientBodyError>,
-        is_unsent: bool,
-    ) -> Response<UpstreamBody> {
-        let Some(error) = refusal_of_us(error) else { return self.broken(error, fault, is_unsent) };
-        warn!(upstream = %self.pool.spec().name, %error, "the upstream does not take our certificate, or wants one");
-        self.refuse(Refusal::UpstreamNotReached, Disposition::NotExecuted)
     }
 
     /// The head of an answer after which the connection speaks another protocol.
@@ -208,6 +202,7 @@ impl Forward {
         is_protected: bool,
     ) -> Response<UpstreamBody> {
         let spec = self.pool.spec();
+        lease.traffic().answered();
         let (mut parts, incoming) = response.into_parts();
         parts.version = Version::HTTP_11;
         settle_length(&mut parts.headers, &incoming);

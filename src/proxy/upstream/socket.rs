@@ -30,6 +30,8 @@ struct Shared {
     stream: Stream,
     opened: Instant,
     written_bytes: AtomicU64,
+    /// Whether a response has come.
+    has_answered: AtomicBool,
     /// Whether the next byte may only be written to a connection that still stands.
     looks_first: AtomicBool,
     /// Nanoseconds after `opened`.
@@ -45,6 +47,7 @@ impl Socket {
             stream,
             opened,
             written_bytes: AtomicU64::new(0),
+            has_answered: AtomicBool::new(false),
             looks_first: AtomicBool::new(false),
             last_write: AtomicU64::new(0),
             held_since: AtomicU64::new(0),
@@ -90,6 +93,20 @@ impl Traffic {
             };
             sleep(left.max(Duration::from_millis(1))).await;
         }
+    }
+
+    /// A response has come.
+    pub fn answered(&self) {
+        self.shared.has_answered.store(true, Ordering::Release);
+    }
+
+    /// The server's word that it does not take our certificate, or wants one, if that is how the connection ended.
+    ///
+    /// TLS 1.3 tells us so only after our side of the handshake, when requests may be under way. Until the server has
+    /// validated that handshake it takes nothing of a request (RFC 8446 section 4.4.4), so that nothing was executed.
+    pub fn refusal_of_us(&self) -> Option<rustls::Error> {
+        let has_answered = self.shared.has_answered.load(Ordering::Acquire);
+        self.shared.stream.refusal_of_us().filter(|_| !has_answered)
     }
 
     /// Whether an idle connection still stands and has got nothing that nobody asked for.

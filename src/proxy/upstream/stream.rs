@@ -32,6 +32,8 @@ pub(super) struct Secured {
     stream: TlsStream<Raw>,
     /// A write has failed. What it left behind in the session must not leave later: it counts as never sent.
     is_broken: bool,
+    /// The server's word that it does not take our certificate.
+    refusal: Option<rustls::Error>,
 }
 
 /// The TCP connection below TLS, which knows whether something has left.
@@ -42,7 +44,7 @@ pub(super) struct Raw {
 
 impl Stream {
     pub(super) fn tls(stream: TlsStream<Raw>) -> Stream {
-        Stream::Tls(Box::new(Mutex::new(Secured { stream, is_broken: false })))
+        Stream::Tls(Box::new(Mutex::new(Secured { stream, is_broken: false, refusal: None })))
     }
 
     /// Whether the other side chose HTTP/2 in the TLS handshake.
@@ -50,6 +52,14 @@ impl Stream {
         match self {
             Stream::Tcp(_) | Stream::Unix(_) => false,
             Stream::Tls(secured) => lock(secured).stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2),
+        }
+    }
+
+    /// The server's word that it does not take our certificate, or wants one, if that is how the connection ended.
+    pub(super) fn refusal_of_us(&self) -> Option<rustls::Error> {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => None,
+            Stream::Tls(secured) => lock(secured).refusal.clone(),
         }
     }
 
@@ -180,7 +190,13 @@ impl Secured {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBufCursor<'_>, room: usize) -> Poll<io::Result<usize>> {
         self.check()?;
         let mut stream = Pin::new(&mut self.stream);
-        let plain = ready!(stream.as_mut().poll_fill_buf(cx))?;
+        let plain = match ready!(stream.as_mut().poll_fill_buf(cx)) {
+            Ok(plain) => plain,
+            Err(error) => {
+                self.refusal = tls::refusal_of_us(&error);
+                return Poll::Ready(Err(error));
+            }
+        };
         let bytes = plain.len().min(room).min(buf.remaining());
         buf.put_slice(&plain[..bytes]);
         stream.consume(bytes);

@@ -1,7 +1,6 @@
 //! TLS to an upstream: whom we trust, who we are, and what is offered. Certificates are always verified; there is no
 //! way to leave that out.
 
-use std::error::Error;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -180,22 +179,12 @@ fn private_key(text: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-/// The server's word that it does not take our certificate, or wants one, if that is what ended the first exchange of a
-/// connection.
-///
-/// TLS 1.3 tells us so only after our side of the handshake, when a request may be under way. Until the server has
-/// validated that handshake it reads nothing of a request (RFC 8446 section 4.4.4), so that nothing was executed.
-pub(in crate::proxy) fn refusal_of_us<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(alert) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref)
-            && let Some(error @ rustls::Error::AlertReceived(alert)) = alert.downcast_ref::<rustls::Error>()
-        {
-            return is_of_the_handshake(*alert).then_some(error);
-        }
-        cause = error.source();
+/// The server's word that it does not take our certificate, or wants one, if that is what ended a connection.
+pub(super) fn refusal_of_us(error: &io::Error) -> Option<rustls::Error> {
+    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        error @ rustls::Error::AlertReceived(alert) if is_of_the_handshake(*alert) => Some(error.clone()),
+        _ => None,
     }
-    None
 }
 
 /// Whether an alert is about a handshake and nothing else (RFC 8446 section 6.2).

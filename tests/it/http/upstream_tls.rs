@@ -142,6 +142,23 @@ fn a_client_certificate_is_shown_where_it_is_asked_for() {
 }
 
 #[test]
+fn a_client_certificate_that_is_missing_is_not_executed_over_http_2() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let mut config = server_config(&authority.sign("localhost"), Version::Tls13, Some(&clients.pem()));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let upstream = Counting::start(config);
+    let proxy = proxy_to(upstream.tls.address.port(), "localhost", &authority.pem(), None);
+    // At once, so that some share a connection that has not answered yet.
+    thread::scope(|scope| {
+        for n in 0..8 {
+            let proxy = &proxy;
+            scope.spawn(move || assert_not_executed(&proxy.post("/", &format!("idempotency-key: k{n}\r\n"), "x")));
+        }
+    });
+    assert_eq!((upstream.count(), upstream.tls.handshakes()), (0, 0));
+}
+
+#[test]
 fn a_server_that_speaks_no_tls_or_nothing_at_all_is_not_executed_within_the_time_limit() {
     let authority = Authority::new();
     let plain = Proxy::start();
