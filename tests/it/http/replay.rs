@@ -101,3 +101,28 @@ fn a_key_of_another_caller_is_unseen() {
     assert_eq!(proxy.send(other_host).one("idempotency-status"), "executed", "H44");
     assert_eq!(proxy.post("/", "idempotency-key: k\r\n", "y").code(), "key-reused");
 }
+
+#[test]
+fn an_answer_without_a_date_gets_one_and_keeps_it_h33() {
+    let proxy = Proxy::start();
+    let first = proxy.post("/", "idempotency-key: k\r\n", "x");
+    let date = first.one("date").to_owned();
+    // A clock that shows another second is the only thing that could tell a new date from the old one.
+    crate::support::waiting::eventually("another second", || {
+        let now = proxy.send("GET / HTTP/1.1\r\nhost: api\r\n\r\n");
+        (now.one("date") != date).then_some(())
+    });
+    let second = proxy.post("/", "idempotency-key: k\r\n", "x");
+    assert_eq!((second.one("date"), second.has("age")), (date.as_str(), false));
+}
+
+#[test]
+fn an_answer_that_says_how_it_is_cached_keeps_its_word_h37() {
+    let proxy = Proxy::start();
+    proxy.upstream.answers("HTTP/1.1 200 OK\r\ncache-control: max-age=5\r\nage: 3\r\ncontent-length: 0\r\n\r\n");
+    for status in ["executed", "replayed"] {
+        let answer = proxy.post("/", "idempotency-key: k\r\n", "x");
+        assert_eq!(answer.one("idempotency-status"), status);
+        assert_eq!((answer.one("cache-control"), answer.one("age")), ("max-age=5", "3"));
+    }
+}
