@@ -20,6 +20,10 @@ bench-quick *arguments:
 kill-loop kills="10000":
     ONCEPROXY_KILLS={{kills}} cargo test --all-features --test it -- --nocapture killed_proxies_keep_every_promise
 
+# Fuzzes key, record, answer, request, wire, canonical_json or config; what it finds is kept in fuzz/findings.
+fuzz target seconds="120" *arguments:
+    ./fuzz/run {{target}} {{seconds}} {{arguments}}
+
 fmt:
     cargo fmt
 

@@ -13,7 +13,8 @@ use super::store::store;
 use super::upstreams::{UPSTREAM, UpstreamUrl, upstreams};
 use super::values::show_size;
 use super::{Config, overlap, warnings};
-use crate::http::policy::Mode;
+use crate::http::policy::{Mode, ScopeSource};
+use crate::http::spool::{BESIDE_FILE_BYTES, IN_MEMORY_BYTES};
 use crate::proxy::listener::ListenerSpec;
 use crate::proxy::router::{RouteSpec, Router};
 use crate::proxy::upstream::UpstreamSpec;
@@ -29,7 +30,7 @@ pub(super) fn config(
         findings
             .push(Diagnostic::error("the file does not say which format it has").help("begin it with `version = 1`"));
     }
-    let listener = listener(file.listener.as_ref(), overrides, findings);
+    let listener = listener(file.listener.as_ref(), overrides, lookups, findings);
     let admin = admin(file.admin.as_ref(), overrides, lookups, findings);
     let log = log(file.log.as_ref(), overrides, findings);
     let store = store(file, overrides, lookups, findings);
@@ -49,6 +50,7 @@ pub(super) fn config(
     let routes = routes::routes(given, &referred, findings);
     overlap::collisions(&routes, findings);
     check_buffers(file, &listener, &routes, findings);
+    check_client_cert(file, &listener, &routes, findings);
     overlap::gaps(&routes, findings);
     warnings::routes(&routes, findings);
     if let Some(store) = &store {
@@ -104,17 +106,32 @@ fn all_upstreams(
     all
 }
 
-/// One request and its answer have to fit into the buffers, or every protected request is refused.
+/// One request and its answer have to fit into the buffers, and a large body into the folder for them, or every
+/// protected request of that size is refused.
 fn check_buffers(file: &File, listener: &ListenerSpec, routes: &[Built<'_>], findings: &mut Findings) {
     let limit = file.listener.as_ref().and_then(|given| given.value.max_buffered.as_ref()).map(Given::span);
+    let spooled = file.listener.as_ref().and_then(|given| given.value.max_spooled.as_ref()).map(Given::span);
     for route in routes.iter().filter(|route| route.spec.policy.mode != Mode::Off) {
         let policy = &route.spec.policy;
-        let needed = policy.max_request_body.saturating_add(policy.max_response_body);
+        let is_spooled = !policy.needs_whole_body() && policy.max_request_body > IN_MEMORY_BYTES;
+        let in_memory = if is_spooled { BESIDE_FILE_BYTES } else { policy.max_request_body };
+        let needed = in_memory.saturating_add(policy.max_response_body);
+        if is_spooled && policy.max_request_body as u64 > listener.max_spooled_bytes {
+            let size = route.policy.max_request_body.as_ref().map(Given::span);
+            let (found, needed) = (show_size(listener.max_spooled_bytes), show_size(policy.max_request_body as u64));
+            let wrong = Diagnostic::error(format!("`max_spooled` is {found}, but one request may take {needed}"));
+            let wrong = wrong.help("raise max_spooled, or lower max_request_body");
+            findings.push(match spooled.clone() {
+                Some(spooled) => wrong.at(spooled).and(size, "a body may be so large"),
+                None => wrong.at(size),
+            });
+        }
         if needed <= listener.max_buffered_bytes {
             continue;
         }
-        let sizes = [&route.policy.max_request_body, &route.policy.max_response_body];
-        let size = sizes.into_iter().flatten().max_by_key(|size| size.value.0).map(Given::span);
+        let request = route.policy.max_request_body.as_ref().map(|size| (in_memory, size.span()));
+        let response = route.policy.max_response_body.as_ref().map(|size| (policy.max_response_body, size.span()));
+        let size = request.into_iter().chain(response).max_by_key(|(bytes, _)| *bytes).map(|(_, span)| span);
         let wrong = format!(
             "`max_buffered` is {}, but one request and its response may take {}",
             show_size(listener.max_buffered_bytes as u64),
@@ -126,5 +143,27 @@ fn check_buffers(file: &File, listener: &ListenerSpec, routes: &[Built<'_>], fin
             Some(limit) => wrong.at(limit).and(size, "a body may be so large"),
             None => wrong.at(size),
         });
+    }
+}
+
+/// A scope of certificates needs somebody who verifies them.
+fn check_client_cert(file: &File, listener: &ListenerSpec, routes: &[Built<'_>], findings: &mut Findings) {
+    if listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) {
+        return;
+    }
+    let tls = file.listener.as_ref().and_then(|given| given.value.tls.as_ref());
+    // What is wrong with it is told elsewhere.
+    if tls.is_some_and(|given| given.value.has("client_ca")) {
+        return;
+    }
+    for route in routes.iter().filter(|route| route.spec.policy.mode != Mode::Off) {
+        let sources = route.policy.scope.as_ref().map(|scope| scope.value.0.as_slice()).unwrap_or_default();
+        let source = sources.iter().find(|source| matches!(source.value, ScopeSource::ClientCert));
+        if let Some(source) = source {
+            let wrong =
+                "the scope takes the client's certificate, but the listener has no `client_ca` that verifies it";
+            let wrong = Diagnostic::error(wrong).at(source.span()).and(tls.map(Given::span), "the listener's TLS");
+            findings.push(wrong.help(r#"add client_ca = "clients.pem" to the listener's `tls`"#));
+        }
     }
 }

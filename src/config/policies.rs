@@ -6,12 +6,17 @@ use std::time::Duration;
 use super::diagnostic::{Diagnostic, Findings, Span};
 use super::file::{BodyKind, Concurrent, FingerprintFile, PolicyFile};
 use super::section::{Given, Section};
-use super::values::{Count, show_duration};
-use crate::http::policy::{BodyForm, FingerprintPart, FingerprintRule, Methods, Mode, Policy, ScopeSource, StatusSet};
+use super::values::{Count, show_duration, show_size};
+use crate::http::policy::{
+    BodyForm, FingerprintPart, FingerprintRule, KeySource, Methods, Mode, Policy, ScopeSource, StatusSet,
+};
 use crate::proxy::upstream::UpstreamSpec;
 
 /// How long a duplicate waits, where it does, unless the file says how long.
 pub const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest body that is read as JSON.
+const MAX_JSON_BODY: usize = 8 << 20;
 
 /// What a route says beside its policy.
 pub(super) struct Surroundings<'a> {
@@ -65,6 +70,7 @@ pub(super) fn policy(file: &PolicyFile, around: &Surroundings<'_>, findings: &mu
     if file.is_sound() && policy.mode != Mode::Off {
         check_retention(file, &policy, around, findings);
         check_path_scope(file, &policy, around, findings);
+        check_json(file, &policy, findings);
     }
     if file.is_sound() {
         check_statuses(file, &policy, findings);
@@ -170,6 +176,24 @@ fn check_statuses(file: &PolicyFile, policy: &Policy, findings: &mut Findings) {
             Some(release) => wrong.at(release).and(unknown, "and here"),
             None => wrong.at(unknown),
         });
+    }
+}
+
+/// A body that is read as JSON is in memory as a whole.
+fn check_json(file: &PolicyFile, policy: &Policy, findings: &mut Findings) {
+    let Some(size) = file.max_request_body.as_ref().filter(|_| policy.max_request_body > MAX_JSON_BODY) else { return };
+    let fingerprint = file.fingerprint.as_ref().and_then(|given| given.value.body.as_ref());
+    let fingerprint = fingerprint.filter(|body| body.value == BodyKind::Json).map(Given::span);
+    let sources = file.key_from.iter().flat_map(|given| &given.value.0);
+    let key = sources.filter(|source| matches!(source.value, KeySource::Json(_))).map(Given::span).next();
+    for reader in [fingerprint, key].into_iter().flatten() {
+        let (found, max) = (show_size(policy.max_request_body as u64), show_size(MAX_JSON_BODY as u64));
+        let wrong = format!("`max_request_body` is {found}, but a body that is read as JSON has at most {max}");
+        findings.push(
+            Diagnostic::error(wrong).at(size.span()).and(Some(reader), "read as JSON here").help(
+                "it has to be in memory as a whole: lower the limit, or give the large ones a route of their own",
+            ),
+        );
     }
 }
 

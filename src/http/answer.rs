@@ -9,11 +9,12 @@ use http::header::CONTENT_TYPE;
 use http::response::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
+use tracing::warn;
 
 use super::attempt::{Disposition, IDEMPOTENCY_OUTCOME, IDEMPOTENCY_REPLAYED, IDEMPOTENCY_STATUS, NOT_EXECUTED};
 use super::body::ResponseBody;
 use super::budget::Budget;
-use super::collect::{Collected, Excess, Overdraft, Rewound, Stopped, collect};
+use super::collect::{Collected, Excess, Rewound, Room, Stopped, collect};
 use super::policy::Policy;
 use super::refusal::{Refusal, Refused};
 use super::replay::{Recorded, Recording, keep_end_to_end, remove_hop_by_hop, split_dropped};
@@ -21,7 +22,8 @@ use crate::ledger::claim::Outcome;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Below this many bytes an outcome is no larger than what a store has to take anyway.
+/// Below this many bytes an outcome is no larger than what a store has to take anyway, and an answer is held whether or
+/// not there is room: nobody shall lose it because others upload.
 const SMALL: usize = 16 * 1024;
 
 /// What a service's response says, and the response as it goes to the first client.
@@ -79,13 +81,21 @@ where
         // It has no end to wait for.
         true => Err(Stopped::TooMuch(
             Excess::Limit,
-            Rewound { front: Vec::new(), reserved: budget.reserve_none(), rest: body },
+            Rewound { spooled: None, front: Vec::new(), reserved: budget.reserve_none(), rest: body },
         )),
-        false => collect(body, policy.max_response_body, budget, Overdraft::UpToLimit, |_| {}).await,
+        false => {
+            let room = Room { limit: policy.max_response_body, budget, overdraft_bytes: SMALL, spool: None };
+            collect(body, room, |_| {}).await
+        }
     };
     match read {
         Ok(collected) => whole(word, head, collected, policy),
-        Err(Stopped::TooMuch(_, rewound)) => too_large(word, head, rewound),
+        Err(Stopped::TooMuch(excess, rewound)) => {
+            if excess == Excess::Room {
+                warn!(route = %policy.terms.route, "no room is left in the buffers to hold an answer: it is not stored");
+            }
+            too_large(word, head, rewound)
+        }
         Err(Stopped::Failed(error)) => broken(error.into()),
     }
 }
@@ -99,14 +109,15 @@ fn whole<R>(word: Word, mut head: Parts, collected: Collected, policy: &Policy) 
             split_dropped(&mut head.headers, &policy.replay_drop_headers)
         }
     };
-    let recording = Recording {
+    let mut recording = Recording {
         status: head.status,
         headers: head.headers,
         chunks: collected.chunks,
         trailers: collected.trailers.map(|trailers| kept_trailers(trailers, policy)),
     };
     let bytes = match word {
-        Word::Executed => recording.encode(),
+        // Of what is recorded and sent, one copy is in memory.
+        Word::Executed => recording.encode_and_share(),
         Word::NotExecuted(_) | Word::Unknown(_) => Bytes::new(),
     };
     let fallback = (bytes.len() > SMALL).then(|| Box::new(not_stored(head.status, &recording.headers)));

@@ -1,10 +1,11 @@
 //! Bodies on their way through the layer.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -12,6 +13,9 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::budget::Reserved;
 use super::collect::{Collected, Rewound};
+use super::spool::Spooled;
+
+type BoxError = Box<dyn Error + Send + Sync>;
 
 /// How much of a kept body is handed on at once.
 const PIECE_BYTES: usize = 64 << 10;
@@ -34,8 +38,15 @@ pub enum ClientBodyError {
 /// The body that the service behind the layer gets.
 ///
 /// It is the client's own body where the request is not protected. Where it is, it has been read already, and
-/// [`RequestBody::try_clone`] gives it once more.
-pub struct RequestBody<B>(Parts<B>);
+/// [`RequestBody::try_clone`] gives it once more; a large one may lie in a file, which can fail to be read.
+pub struct RequestBody<B: Body> {
+    /// What comes first, where that is in a file.
+    spooled: Option<Box<Spooled>>,
+    rest: Parts<B>,
+    /// Kept here rather than asked of whoever names the type: `Into` of an error that is boxed already does not hold for
+    /// every lifetime, and the compiler would not take a handler's future for `Send`.
+    boxed: fn(B::Error) -> BoxError,
+}
 
 /// The body that the client gets: the service's own, or one that was recorded.
 pub struct ResponseBody<B>(Parts<B>);
@@ -47,6 +58,12 @@ enum Parts<B> {
     Kept(KeptBody),
     /// Read in part.
     Rewound(KeptBody, B),
+}
+
+/// A request's body that has been read: first what is in a file, then what is in memory.
+pub(super) struct ReadBody {
+    spooled: Option<Box<Spooled>>,
+    kept: KeptBody,
 }
 
 /// A body that has been read, chunk by chunk as it came. Clones share the bytes.
@@ -92,30 +109,52 @@ impl KeptBody {
     }
 }
 
-impl From<Collected> for KeptBody {
-    fn from(collected: Collected) -> KeptBody {
-        KeptBody::new(collected.chunks, collected.trailers, Some(collected.reserved))
+impl From<Collected> for ReadBody {
+    fn from(collected: Collected) -> ReadBody {
+        let Collected { spooled, chunks, trailers, reserved } = collected;
+        ReadBody { spooled: spooled.map(Box::new), kept: KeptBody::new(chunks, trailers, Some(reserved)) }
     }
 }
 
-impl<B> RequestBody<B> {
+impl<B: Body> RequestBody<B>
+where
+    B::Error: Into<BoxError>,
+{
     pub(super) fn passed(body: B) -> RequestBody<B> {
-        RequestBody(Parts::Passed(body))
+        RequestBody { spooled: None, rest: Parts::Passed(body), boxed: B::Error::into }
     }
 
-    pub(super) fn kept(body: KeptBody) -> RequestBody<B> {
-        RequestBody(Parts::Kept(body))
+    pub(super) fn read(body: ReadBody) -> RequestBody<B> {
+        RequestBody { spooled: body.spooled, rest: Parts::Kept(body.kept), boxed: B::Error::into }
     }
 
-    pub(super) fn rewound(body: Rewound<B>) -> RequestBody<B> {
-        RequestBody(Parts::rewound(body))
+    pub(super) fn rewound(mut body: Rewound<B>) -> RequestBody<B> {
+        let spooled = body.spooled.take().map(Box::new);
+        RequestBody { spooled, rest: Parts::rewound(body), boxed: B::Error::into }
     }
+}
 
+impl<B: Body> RequestBody<B> {
     /// The same body once more, from where this one stands; `None` where it is the client's own.
     pub fn try_clone(&self) -> Option<RequestBody<B>> {
-        match &self.0 {
-            Parts::Kept(body) => Some(RequestBody(Parts::Kept(body.clone()))),
+        match &self.rest {
+            Parts::Kept(body) => {
+                Some(RequestBody { spooled: self.spooled.clone(), rest: Parts::Kept(body.clone()), boxed: self.boxed })
+            }
             Parts::Passed(_) | Parts::Rewound(..) => None,
+        }
+    }
+
+    fn left_in_file(&self) -> u64 {
+        self.spooled.as_ref().map_or(0, |spooled| spooled.left_bytes())
+    }
+
+    /// Whether what comes next has to come from the client.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn waits_for_client(&self) -> bool {
+        match &self.rest {
+            Parts::Kept(_) => false,
+            Parts::Passed(_) | Parts::Rewound(..) => self.spooled.is_none(),
         }
     }
 }
@@ -143,9 +182,10 @@ impl<B> ResponseBody<B> {
 }
 
 /// Says how it stands, nothing of its bytes.
-impl<B> fmt::Debug for RequestBody<B> {
+impl<B: Body> fmt::Debug for RequestBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RequestBody").field(&self.0.name()).finish()
+        let name = if self.spooled.is_some() { "spooled" } else { self.rest.name() };
+        f.debug_tuple("RequestBody").field(&name).finish()
     }
 }
 
@@ -202,33 +242,45 @@ impl<B: Body<Data = Bytes> + Unpin> Parts<B> {
         match self {
             Parts::Passed(body) => body.size_hint(),
             Parts::Kept(kept) => kept.size_hint(),
-            Parts::Rewound(front, rest) => {
-                let rest = rest.size_hint();
-                let mut hint = SizeHint::new();
-                hint.set_lower(rest.lower().saturating_add(front.left_bytes));
-                if let Some(upper) = rest.upper() {
-                    hint.set_upper(upper.saturating_add(front.left_bytes));
-                }
-                hint
-            }
+            Parts::Rewound(front, rest) => behind(front.left_bytes, &rest.size_hint()),
         }
     }
 }
 
+/// The length of a body of which the front is so long, and this is known of the rest.
+fn behind(front_bytes: u64, rest: &SizeHint) -> SizeHint {
+    let mut hint = SizeHint::new();
+    hint.set_lower(rest.lower().saturating_add(front_bytes));
+    if let Some(upper) = rest.upper() {
+        hint.set_upper(upper.saturating_add(front_bytes));
+    }
+    hint
+}
+
 impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
     type Data = Bytes;
-    type Error = B::Error;
+    /// The client's body's own error, or a [`std::io::Error`] of the file.
+    type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        self.0.poll_frame(cx)
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(spooled) = &mut self.spooled {
+            let piece = ready!(spooled.poll_next(cx));
+            if spooled.left_bytes() == 0 {
+                self.spooled = None;
+            }
+            if let Some(piece) = piece {
+                return Poll::Ready(Some(piece.map(Frame::data).map_err(BoxError::from)));
+            }
+        }
+        self.rest.poll_frame(cx).map_err(self.boxed)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.left_in_file() == 0 && self.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        behind(self.left_in_file(), &self.rest.size_hint())
     }
 }
 

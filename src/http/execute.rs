@@ -3,6 +3,8 @@
 //! The body is read on the client's time. From the reserve on, everything runs in a task of its own: a client that
 //! hangs up neither strands a claim nor loses an outcome.
 
+mod settle;
+
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
@@ -18,10 +20,11 @@ use tokio::task::JoinHandle;
 use tower_service::Service;
 use tracing::{Instrument, debug, warn};
 
-use super::answer::{self, Answer};
+use super::answer;
 use super::attempt::{Attempt, Gate, IDEMPOTENCY_ATTEMPT, IDEMPOTENCY_STATUS, NOT_EXECUTED};
-use super::body::{KeptBody, RequestBody, ResponseBody};
-use super::collect::{Collected, Overdraft, Stopped, collect};
+use super::body::{ReadBody, RequestBody, ResponseBody};
+use super::budget::Reserved;
+use super::collect::{Stopped, collect};
 use super::drain::{Drain, Running};
 use super::keyed::{KeyPlace, Printer, joined, key_with_body, scope};
 use super::layer::Settings;
@@ -34,7 +37,7 @@ use crate::failpoint;
 use crate::fingerprint::Fingerprint;
 use crate::key::Key;
 use crate::ledger::Begun;
-use crate::ledger::claim::{Claim, NotRecorded, Recorded, Released};
+use crate::ledger::claim::{Claim, NotRecorded, Recorded};
 use crate::ledger::store::StoreError;
 use crate::scope::RecordId;
 
@@ -50,10 +53,22 @@ pub(super) struct Execution<S> {
 /// A request whose key, record and fingerprint are known.
 struct Keyed {
     parts: Parts,
-    body: KeptBody,
+    body: ReadBody,
     key: Key,
     id: RecordId,
     fingerprint: Fingerprint,
+    /// The room in the budget of everything but the body.
+    held: Reserved,
+}
+
+/// What an execution takes beside its fields and its body, about.
+const EXECUTION_BYTES: usize = 4096;
+
+/// What an execution takes beside its body. It goes on without its client, so that clients alone do not bound how many
+/// there are.
+fn size_of_execution(parts: &Parts) -> usize {
+    let fields: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    EXECUTION_BYTES + parts.uri.path_and_query().map_or(0, |target| target.as_str().len()) + fields
 }
 
 impl<S> Execution<S> {
@@ -106,12 +121,13 @@ impl<S> Execution<S> {
             // Without a key nobody asks whose it is.
             (scope, _) => scope,
         };
+        let Some(held) = self.settings.budget.reserve(size_of_execution(&parts)) else {
+            return Ok(self.refuse(Refusal::Overloaded));
+        };
         failpoint::reach("body-reading");
         let mut printer = Printer::new(&policy.fingerprint, &parts);
-        let read = collect(body, policy.max_request_body, &self.settings.budget, Overdraft::Never, |chunk| {
-            printer.chunk(chunk)
-        })
-        .await;
+        let room = self.settings.room_for_request(printer.whole_body(&place));
+        let read = collect(body, room, |chunk| printer.chunk(chunk)).await;
         let collected = match read {
             Ok(collected) => collected,
             Err(Stopped::TooMuch(excess, _)) => {
@@ -121,14 +137,15 @@ impl<S> Execution<S> {
         };
         let key = match place {
             KeyPlace::Found(key) => Ok(Some(key)),
-            KeyPlace::Body | KeyPlace::Nowhere => key_with_body(&policy, &parts, &joined(&collected.chunks)),
+            KeyPlace::Body => key_with_body(&policy, &parts, &joined(&collected.chunks)),
+            KeyPlace::Nowhere => Ok(None),
         };
         let key = match (key, policy.key) {
             (Ok(Some(key)), _) => key,
             (Err(refusal), _) => return Ok(self.refuse(refusal)),
             (Ok(None), KeyRule::Required) => return Ok(self.refuse(Refusal::KeyMissing)),
             (Ok(None), KeyRule::Optional) => {
-                let request = Request::from_parts(parts, RequestBody::kept(collected.into()));
+                let request = Request::from_parts(parts, RequestBody::read(collected.into()));
                 return self.inner.call(request).await.map(without_ours);
             }
         };
@@ -139,7 +156,7 @@ impl<S> Execution<S> {
         let id = RecordId::new(&scope, &key);
         let fingerprint = printer.finish(&collected.chunks);
         self.report.record = Some(id);
-        let keyed = Keyed { parts, body: Collected::into(collected), key, id, fingerprint };
+        let keyed = Keyed { parts, body: collected.into(), key, id, fingerprint, held };
         // Counted before it is asked: either the end of the process waits for this one, or this one knows of the end.
         let running = self.settings.drain.as_ref().map(Drain::begin);
         if self.settings.drain.as_ref().is_some_and(Drain::is_over) {
@@ -163,7 +180,8 @@ impl<S> Execution<S> {
         S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
         S::Future: Send,
         S::Error: Send + 'static,
-        B: Send + 'static,
+        B: Body + Send + 'static,
+        B::Error: Into<BoxError>,
         R: Body<Data = Bytes> + Send + Unpin + 'static,
         R::Error: Into<BoxError>,
     {
@@ -180,6 +198,8 @@ impl<S> Execution<S> {
     where
         S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
         S::Future: Send,
+        B: Body,
+        B::Error: Into<BoxError>,
         R: Body<Data = Bytes> + Send + Unpin + 'static,
         R::Error: Into<BoxError>,
     {
@@ -191,7 +211,7 @@ impl<S> Execution<S> {
             Err(StoreError::Corrupt | StoreError::UnknownFormat(_)) => Ok(self.refuse(Refusal::RecordUnreadable)),
             Err(error) if policy.store_down == StoreDown::Bypass => {
                 warn!(route = %policy.terms.route, %error, "the store does not answer: forwarded unprotected");
-                let response = self.inner.call(Request::from_parts(keyed.parts, RequestBody::kept(keyed.body))).await?;
+                let response = self.inner.call(Request::from_parts(keyed.parts, RequestBody::read(keyed.body))).await?;
                 Ok(self.with_status("bypassed", without_ours(response)))
             }
             Err(error) => {
@@ -251,11 +271,13 @@ impl<S> Execution<S> {
     where
         S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
         S::Future: Send,
+        B: Body,
+        B::Error: Into<BoxError>,
         R: Body<Data = Bytes> + Send + Unpin + 'static,
         R::Error: Into<BoxError>,
     {
         failpoint::reach("reserved");
-        let Keyed { mut parts, body, key, id, fingerprint } = keyed;
+        let Keyed { mut parts, body, key, id, fingerprint, held: _held } = keyed;
         let number = claim.attempt();
         let (claim_holds, drain) = (claim.watch(), self.settings.drain.clone());
         // Once the time is over nothing begins: what ends then makes room for what waited.
@@ -263,7 +285,7 @@ impl<S> Execution<S> {
         let gate = Arc::new(Gate { holds: Box::new(holds), passed: AtomicBool::new(false) });
         parts.headers.insert(IDEMPOTENCY_ATTEMPT, number.into());
         parts.extensions.insert(Attempt { key, id, number, gate: gate.clone() });
-        let request = Request::from_parts(parts, RequestBody::kept(body));
+        let request = Request::from_parts(parts, RequestBody::read(body));
         let settings = self.settings.clone();
         let work = async {
             let response = self.inner.call(request).await?;
@@ -298,86 +320,6 @@ impl<S> Execution<S> {
             }
         };
         Ok(self.settle(claim, answer, &id, fingerprint).await)
-    }
-
-    /// Records, then replies.
-    async fn settle<R>(
-        &mut self,
-        claim: Claim,
-        answer: Answer<R>,
-        id: &RecordId,
-        fingerprint: Fingerprint,
-    ) -> Response<ResponseBody<R>> {
-        let began = Instant::now();
-        let (recorded, status, response) = match answer {
-            Answer::NotExecuted { status, response } => {
-                return self.give_back(claim, status, response, id, fingerprint).await;
-            }
-            Answer::Executed { outcome, response } => {
-                failpoint::reach("response-read");
-                (claim.complete(outcome).await, "executed", response)
-            }
-            Answer::Unknown { reason, response } => (claim.unknown(&reason).await, "unknown", response),
-            Answer::Broken { reason, refusal } => {
-                let response = refusal.into_response(self.settings.policy.docs_url.as_deref());
-                (claim.unknown(reason).await, "unknown", response.map(ResponseBody::from))
-            }
-        };
-        self.report.store_time += began.elapsed();
-        failpoint::reach("recorded");
-        match recorded {
-            Ok(_) => self.with_status(status, response),
-            // Another outcome stands in the record, or another attempt runs: never an answer beside it.
-            Err(NotRecorded::AlreadyDone | NotRecorded::Superseded) => self.follow(id, fingerprint).await,
-            Err(error) => {
-                note(&self.settings.policy, Err(error));
-                self.with_status(if status == "executed" { "unrecorded" } else { status }, response)
-            }
-        }
-    }
-}
-
-impl<S> Execution<S> {
-    /// Releases the claim, then replies; that nothing was executed only when that is true of the key as well.
-    async fn give_back<R>(
-        &mut self,
-        claim: Claim,
-        status: &'static str,
-        response: Response<ResponseBody<R>>,
-        id: &RecordId,
-        fingerprint: Fingerprint,
-    ) -> Response<ResponseBody<R>> {
-        let is_first = claim.attempt() == 1;
-        let ours = response.extensions().get::<Refused>().is_some();
-        let began = Instant::now();
-        let released = claim.release().await;
-        self.report.store_time += began.elapsed();
-        failpoint::reach("recorded");
-        let free = match released {
-            Ok(Released::Free) => true,
-            Ok(Released::Unknown) => false,
-            Ok(Released::Taken) if ours => return self.follow(id, fingerprint).await,
-            Ok(Released::Taken) => false,
-            Err(error) => {
-                note(&self.settings.policy, Err(error));
-                is_first
-            }
-        };
-        match (free, ours) {
-            (true, _) => self.with_status(status, response),
-            (false, true) => {
-                let response = self.refuse(Refusal::StillUnknown);
-                self.with_status("unknown", response)
-            }
-            (false, false) => self.with_status("unknown", response),
-        }
-    }
-
-    /// Answers with what stands under a key that another has taken.
-    async fn follow<R>(&mut self, id: &RecordId, fingerprint: Fingerprint) -> Response<ResponseBody<R>> {
-        let terms = self.settings.policy.terms.clone();
-        let begun = Box::pin(self.settings.ledger.follow(id, fingerprint, &terms)).await;
-        self.answer_duplicate(begun)
     }
 }
 

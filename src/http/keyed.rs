@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName};
 use percent_encoding::percent_decode;
 
-use super::attempt::PathParams;
+use super::attempt::{ClientCert, PathParams};
 use super::policy::{BodyForm, FingerprintPart, FingerprintRule, KeySource, Policy, ScopeSource};
 use super::refusal::Refusal;
 use super::upgrade;
@@ -28,6 +28,15 @@ pub(super) enum KeyPlace {
     Body,
     /// There is none.
     Nowhere,
+}
+
+/// Whether a request's body has to be in memory as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WholeBody {
+    /// It is read as JSON.
+    Needed,
+    /// Byte after byte will do.
+    NotNeeded,
 }
 
 /// Looks for the key in the head; the first source that is present counts.
@@ -185,6 +194,10 @@ pub(super) fn scope(policy: &Policy, parts: &Parts) -> Result<Scope, Refusal> {
                 let values = params.iter().filter(|(found, _)| found == name).map(|(_, value)| value.as_bytes());
                 named(scope, source, values.peekable(), || format!("path parameter {name}"))?
             }
+            ScopeSource::ClientCert => {
+                let holder = parts.extensions.get::<ClientCert>().map(|holder| &holder.0);
+                named(scope, source, holder.into_iter().peekable(), || "client certificate".to_owned())?
+            }
             ScopeSource::Custom { name, find } => {
                 named(scope, source, find(parts).into_iter().peekable(), || name.to_string())?
             }
@@ -230,7 +243,8 @@ fn effective_host(parts: &Parts) -> Option<&str> {
         .or_else(|| parts.headers.get(HOST).and_then(|host| host.to_str().ok()))
 }
 
-/// One spelling for each host: lower case, without the root's dot and the default port (RFC 9110 section 4.2.3).
+/// One spelling for each host: lower case, without the root's dot and the default port (RFC 9110 section 4.2.3); which
+/// of the two it is, only who ends TLS knows.
 fn normal_host(host: &str) -> String {
     let host = host.to_ascii_lowercase();
     let (name, port) = match host.rsplit_once(':') {
@@ -239,7 +253,7 @@ fn normal_host(host: &str) -> String {
     };
     let name = name.strip_suffix('.').unwrap_or(name);
     match port {
-        "" | "80" => name.to_owned(),
+        "" | "80" | "443" => name.to_owned(),
         port => format!("{name}:{port}"),
     }
 }
@@ -286,6 +300,14 @@ impl<'a> Printer<'a> {
         Printer { rule, builder, body }
     }
 
+    /// Whether the body has to be in memory, when the key is in this place.
+    pub(super) fn whole_body(&self, place: &KeyPlace) -> WholeBody {
+        match (place, self.body) {
+            (KeyPlace::Body, _) | (_, BodyCounts::Whole) => WholeBody::Needed,
+            (KeyPlace::Found(_) | KeyPlace::Nowhere, BodyCounts::AsItComes | BodyCounts::No) => WholeBody::NotNeeded,
+        }
+    }
+
     /// Takes the next chunk of the body.
     pub(super) fn chunk(&mut self, chunk: &[u8]) {
         if self.body == BodyCounts::AsItComes {
@@ -293,7 +315,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// Closes the fingerprint with all chunks of the body.
+    /// Closes the fingerprint; with all chunks of the body, where that has to be in memory.
     pub(super) fn finish(mut self, chunks: &[Bytes]) -> Fingerprint {
         if let (BodyCounts::Whole, BodyForm::Json { omit }) = (self.body, &self.rule.body) {
             let body = joined(chunks);

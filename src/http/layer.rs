@@ -5,10 +5,13 @@ use std::sync::Arc;
 use tower_layer::Layer;
 
 use super::budget::Budget;
+use super::collect::Room;
 use super::drain::Drain;
+use super::keyed::WholeBody;
 use super::observe::Observation;
 use super::policy::Policy;
 use super::service::Idempotency;
+use super::spool::Spool;
 use crate::ledger::Ledger;
 
 /// Puts [`Idempotency`] around a service.
@@ -40,8 +43,24 @@ pub(super) struct Settings {
     pub(super) ledger: Ledger,
     pub(super) policy: Arc<Policy>,
     pub(super) budget: Budget,
+    pub(super) spool: Option<Spool>,
     pub(super) drain: Option<Drain>,
     pub(super) observer: Option<Observer>,
+}
+
+impl Settings {
+    /// Where the body of a request goes.
+    pub(super) fn room_for_request(&self, whole: WholeBody) -> Room<'_> {
+        Room {
+            limit: self.policy.max_request_body,
+            budget: &self.budget,
+            overdraft_bytes: 0,
+            spool: match whole {
+                WholeBody::Needed => None,
+                WholeBody::NotNeeded => self.spool.as_ref(),
+            },
+        }
+    }
 }
 
 impl std::fmt::Debug for Settings {
@@ -57,6 +76,7 @@ impl IdempotencyLayer {
             ledger,
             policy: Arc::new(Policy::default()),
             budget: Budget::default(),
+            spool: None,
             drain: None,
             observer: None,
         };
@@ -74,6 +94,14 @@ impl IdempotencyLayer {
     #[must_use]
     pub fn budget(mut self, budget: Budget) -> IdempotencyLayer {
         self.settings.budget = budget;
+        self
+    }
+
+    /// Puts large bodies of requests into files, those that have to be read as JSON excepted. Without this all are held
+    /// in memory.
+    #[must_use]
+    pub fn spool(mut self, spool: Spool) -> IdempotencyLayer {
+        self.settings.spool = Some(spool);
         self
     }
 

@@ -15,7 +15,7 @@ use tracing::debug;
 use super::answer::{Word, word};
 use super::attempt::IDEMPOTENCY_STATUS;
 use super::body::{RequestBody, ResponseBody};
-use super::collect::{Overdraft, Stopped, collect};
+use super::collect::{Stopped, collect};
 use super::keyed::{KeyPlace, Printer, joined, key_with_body, observed, scope};
 use super::layer::Settings;
 use super::policy::KeyRule;
@@ -112,8 +112,8 @@ where
         (Ok(place), scope) => (place, scope),
     };
     let mut printer = Printer::new(&policy.fingerprint, parts);
-    let read =
-        collect(body, policy.max_request_body, &settings.budget, Overdraft::Never, |chunk| printer.chunk(chunk)).await;
+    let room = settings.room_for_request(printer.whole_body(&place));
+    let read = collect(body, room, |chunk| printer.chunk(chunk)).await;
     let collected = match read {
         Ok(collected) => collected,
         Err(Stopped::TooMuch(excess, rewound)) => {
@@ -124,7 +124,8 @@ where
     };
     let key = match place {
         KeyPlace::Found(key) => Ok(Some(key)),
-        KeyPlace::Body | KeyPlace::Nowhere => key_with_body(policy, parts, &joined(&collected.chunks)),
+        KeyPlace::Body => key_with_body(policy, parts, &joined(&collected.chunks)),
+        KeyPlace::Nowhere => Ok(None),
     };
     let seen = match (key, policy.key, scope) {
         (Err(refusal), ..) | (Ok(Some(_)), _, Err(refusal)) => Seen::Refused(refusal),
@@ -135,7 +136,7 @@ where
         (Ok(None), KeyRule::Required, _) => Seen::Refused(Refusal::KeyMissing),
         (Ok(None), KeyRule::Optional, _) => Seen::Unkeyed,
     };
-    Ok((seen, RequestBody::kept(collected.into())))
+    Ok((seen, RequestBody::read(collected.into())))
 }
 
 /// Keeps the record of an observed request beside its forwarding, which does not wait for it.

@@ -24,7 +24,7 @@ pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key
 /// let policy = Policy::required().lease(Duration::from_secs(10)).namespace("payments");
 /// assert_eq!(policy.terms.lease, Duration::from_secs(10));
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
     /// Enforce, observe, or neither.
     pub mode: Mode,
@@ -52,7 +52,8 @@ pub struct Policy {
     pub release_status: StatusSet,
     /// Complete responses that leave open whether it acted.
     pub unknown_status: StatusSet,
-    /// The largest body of a protected request, in bytes.
+    /// The largest body of a protected request, in bytes. Those above 64 KiB lie in files where the layer has a
+    /// [`Spool`](super::spool::Spool), but not where they are read as JSON.
     pub max_request_body: usize,
     /// The largest response body that is recorded, in bytes.
     pub max_response_body: usize,
@@ -129,6 +130,9 @@ pub enum ScopeSource {
     Path(String),
     /// A parameter of the query.
     Query(String),
+    /// The subject of the client's certificate, which whoever ends TLS has verified: a
+    /// [`ClientCert`](super::attempt::ClientCert) in the extensions.
+    ClientCert,
     /// Whatever a function of the application finds, in the extensions too; `None` is a 400.
     Custom {
         /// What the part is called in the 400.
@@ -222,6 +226,23 @@ impl StatusSet {
     }
 }
 
+/// Functions are equal when they are the same one under the same name.
+impl PartialEq for ScopeSource {
+    fn eq(&self, other: &ScopeSource) -> bool {
+        use ScopeSource::{Anonymous, ClientCert, Cookie, Credentials, Custom, Header, Host, Path, Query};
+        match (self, other) {
+            (Host, Host) | (Credentials, Credentials) | (ClientCert, ClientCert) | (Anonymous, Anonymous) => true,
+            (Header(one), Header(other)) => one == other,
+            (Cookie(one), Cookie(other)) | (Path(one), Path(other)) | (Query(one), Query(other)) => one == other,
+            (Custom { name, find }, Custom { name: other_name, find: other_find }) => {
+                name == other_name && Arc::ptr_eq(find, other_find)
+            }
+            (Host | Credentials | ClientCert | Anonymous, _)
+            | (Header(_) | Cookie(_) | Path(_) | Query(_) | Custom { .. }, _) => false,
+        }
+    }
+}
+
 impl Default for Methods {
     fn default() -> Methods {
         Methods::Only(vec![Method::POST, Method::PATCH])
@@ -262,6 +283,7 @@ impl fmt::Display for ScopeSource {
             ScopeSource::Cookie(name) => write!(f, "cookie:{name}"),
             ScopeSource::Path(name) => write!(f, "path:{name}"),
             ScopeSource::Query(name) => write!(f, "query:{name}"),
+            ScopeSource::ClientCert => f.write_str("client-cert"),
             ScopeSource::Custom { name, .. } => f.write_str(name),
             ScopeSource::Anonymous => f.write_str("anonymous"),
         }
@@ -297,6 +319,13 @@ impl Policy {
     /// The default policy, with a key required.
     pub fn required() -> Policy {
         Policy { key: KeyRule::Required, ..Policy::default() }
+    }
+
+    /// Whether a request's body may have to be in memory as a whole: where it, or the key in it, is read as JSON.
+    pub fn needs_whole_body(&self) -> bool {
+        let is_compared =
+            self.fingerprint.parts.contains(&FingerprintPart::Body) && self.fingerprint.body != BodyForm::Bytes;
+        is_compared || self.key_from.iter().any(|source| matches!(source, KeySource::Json(_)))
     }
 
     /// The default policy: a request without a key passes unprotected.

@@ -115,6 +115,16 @@ impl Recording {
         out.freeze()
     }
 
+    /// The record's outcome; the response's body is a part of its bytes from now on.
+    pub(super) fn encode_and_share(&mut self) -> Bytes {
+        let encoded = self.encode();
+        let body: usize = self.chunks.iter().map(Bytes::len).sum();
+        if body > 0 {
+            self.chunks = vec![encoded.slice(encoded.len() - body..)];
+        }
+        encoded
+    }
+
     /// The outcome of a response that an operator gives instead of the upstream.
     #[cfg(feature = "proxy")]
     pub(crate) fn settled(status: StatusCode, mut headers: HeaderMap, body: Bytes) -> Outcome {

@@ -35,7 +35,7 @@ pub(super) fn without_ours<R>(mut response: Response<R>) -> Response<ResponseBod
 pub(super) fn refusal_for_excess(excess: Excess, limit: usize) -> Refusal {
     match excess {
         Excess::Limit => Refusal::BodyTooLarge(limit as u64),
-        Excess::Budget => Refusal::Overloaded,
+        Excess::Room => Refusal::Overloaded,
     }
 }
 

@@ -157,6 +157,8 @@ impl<S: Clone> Idempotency<S> {
     fn pass<B, R>(&mut self, request: Request<B>) -> ResponseFuture<S::Future, R, S::Error>
     where
         S: Service<Request<RequestBody<B>>, Response = Response<R>>,
+        B: Body,
+        B::Error: Into<BoxError>,
     {
         ResponseFuture { way: Way::Passed { future: self.inner.call(request.map(RequestBody::passed)) } }
     }

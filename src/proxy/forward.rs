@@ -77,6 +77,12 @@ impl Forward {
         let mut tries_left = TRIES;
         loop {
             let taken = Instant::now();
+            tries_left -= 1;
+            // Kept, in case that the connection turns out to have ended.
+            let spare = if tries_left > 0 && attempt.is_some() { copy_of(&request) } else { None };
+            if spare.is_some() && want == Want::Any {
+                want = Want::AnyUnseen;
+            }
             let mut lease = match self.pool.lease(want).await {
                 Ok(lease) => lease,
                 Err(error) => return self.not_reached(&error),
@@ -85,9 +91,7 @@ impl Forward {
             if attempt.as_ref().is_some_and(|attempt| !attempt.may_start()) {
                 return self.refuse(Refusal::ClaimLost, Disposition::NotExecuted);
             }
-            tries_left -= 1;
             let may_repeat = lease.is_reused && tries_left > 0;
-            let spare = if may_repeat && attempt.is_some() { copy_of(&request) } else { None };
             frame(&mut request, lease.version(), spec);
             let protocols = request.headers().get(UPGRADE).cloned();
             let written_bytes = lease.traffic().written_bytes();

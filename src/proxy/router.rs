@@ -15,7 +15,7 @@ use matchit::Router as Tree;
 
 use crate::http::attempt::PathParams;
 use crate::http::policy::{Methods, Mode, Policy};
-use crate::proxy::router::path::{Pattern, read_leniently, resolve};
+use crate::proxy::router::path::{Pattern, read_otherwise, resolve};
 use crate::proxy::upstream::UpstreamSpec;
 
 /// A route, as configured. Its name is the policy's `terms.route`.
@@ -161,8 +161,10 @@ impl Router {
             return Err(NoRoute::Ambiguous);
         }
         // Upstreams differ in what else they decode: no spelling may lead one of them to what is protected elsewhere.
-        let elsewhere = read_leniently(path).and_then(|read| self.at(host, &read).map(|found| *found.value));
-        if elsewhere.is_some_and(|elsewhere| elsewhere != place && self.protects(elsewhere, method)) {
+        let is_protected = |read: &String| {
+            self.at(host, read).is_some_and(|found| *found.value != place && self.protects(*found.value, method))
+        };
+        if read_otherwise(path).iter().any(is_protected) {
             return Err(NoRoute::Ambiguous);
         }
         let routes = &self.places[place];
@@ -253,8 +255,15 @@ mod tests {
         ] {
             assert_eq!(route(&both, None, path), Err(NoRoute::Ambiguous), "{path}");
         }
-        // What only lenient readers take for the protected path is as ambiguous; a method that is not protected goes on.
-        for path in ["/v1%2Fpayments", "/v1/payments;x=1", "/v1%5Cpayments"] {
+        // What only some readers take for the protected path is as ambiguous; a method that is not protected goes on.
+        for path in [
+            "/v1%2Fpayments",
+            "/v1/payments;x=1",
+            "/v1%5Cpayments",
+            "/v1/payments;x%2F..",
+            "/v1/payments/;%2F..",
+            "/v1/payments//..",
+        ] {
             assert_eq!(route(&both, None, path), Err(NoRoute::Ambiguous), "{path}");
             assert_eq!(both.find(None, path, &Method::GET), Ok(1), "{path}");
         }

@@ -1,7 +1,8 @@
-//! What a file talks of, reached: the store and its settings, and each upstream.
+//! What a file talks of, reached: the store and its settings, each upstream, the folder of large bodies.
 
 use tokio::time::timeout;
 
+use crate::app;
 use crate::config::diagnostic::Severity;
 use crate::config::{Config, StoreConfig};
 use crate::ledger::store;
@@ -20,9 +21,14 @@ pub(super) struct Reached {
     pub(super) finding: Result<String, (Severity, String)>,
 }
 
-/// Reaches for the store, then for each upstream.
+/// Reaches for the store, then for each upstream, and for the folder of large bodies where the file names one.
 pub(super) async fn reach(config: &Config) -> Vec<Reached> {
     let mut reached = reach_store(&config.store).await;
+    if let Some(folder) = &config.listener.spool_dir {
+        let finding = app::spool(&config.listener).map(|_| "takes files".to_owned());
+        let finding = finding.map_err(|error| (Severity::Error, error.to_string()));
+        reached.push(Reached { what: format!("folder {}", folder.display()), finding });
+    }
     for upstream in &config.upstreams {
         let what = format!("upstream {} at {}", upstream.name, upstream.url());
         let finding = reach_upstream(upstream).await.map_err(|error| (Severity::Error, error));

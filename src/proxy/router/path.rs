@@ -55,32 +55,80 @@ pub(super) fn resolve(path: &str) -> Cow<'_, str> {
     if is_plain {
         return Cow::Borrowed(path);
     }
-    let is_unreserved = |letter: char| letter.is_ascii_alphanumeric() || "-._~".contains(letter);
-    let resolved = resolve_segments(decode(path, is_unreserved).split('/'));
+    let resolved = resolve_segments(decode(path, is_unreserved).split('/'), Empty::LeftOut);
     if resolved == path { Cow::Borrowed(path) } else { Cow::Owned(resolved) }
 }
 
-/// The path as the most lenient of upstreams reads it: all of ASCII decoded, `\\` for `/`, and what stands behind a `;`
-/// in a segment cut off. None when that is the resolved path.
-pub(super) fn read_leniently(path: &str) -> Option<String> {
-    if !path.contains(['%', ';', '\\']) {
-        return None;
+/// The paths that upstreams of other habits may take this one for: all of ASCII decoded, or only what is unreserved;
+/// `\\` for `/`; what stands behind a `;` in a segment cut off, before or after decoding; empty segments counted by `..`.
+/// Most paths leave no choice.
+pub(super) fn read_otherwise(path: &str) -> Vec<String> {
+    if !path.contains(['%', ';', '\\']) && !path.contains("//") {
+        return Vec::new();
     }
-    let decoded = decode(path, |letter| letter.is_ascii() && !letter.is_ascii_control()).replace('\\', "/");
-    let segments = decoded.split('/').map(|segment| segment.split_once(';').map_or(segment, |(name, _)| name));
-    Some(resolve_segments(segments))
+    let mut spelled = vec![path.to_owned()];
+    add_each(&mut spelled, without_parameters);
+    let mut decoded = Vec::new();
+    for path in &spelled {
+        add(&mut decoded, decode(path, is_unreserved));
+        add(&mut decoded, decode(path, is_printable));
+    }
+    add_each(&mut decoded, |path| path.replace('\\', "/"));
+    add_each(&mut decoded, without_parameters);
+    let mut read = Vec::new();
+    for path in &decoded {
+        add(&mut read, resolve_segments(path.split('/'), Empty::LeftOut));
+        add(&mut read, resolve_segments(path.split('/'), Empty::Counted));
+    }
+    read
 }
 
-/// Leaves empty segments out and follows the dots.
-fn resolve_segments<'p>(path: impl Iterator<Item = &'p str>) -> String {
+/// Adds what a change makes of each text.
+fn add_each(texts: &mut Vec<String>, change: impl Fn(&str) -> String) {
+    let changed: Vec<String> = texts.iter().map(|text| change(text)).collect();
+    changed.into_iter().for_each(|text| add(texts, text));
+}
+
+fn add(texts: &mut Vec<String>, text: String) {
+    if !texts.contains(&text) {
+        texts.push(text);
+    }
+}
+
+fn without_parameters(path: &str) -> String {
+    let segments = path.split('/').map(|segment| segment.split_once(';').map_or(segment, |(name, _)| name));
+    segments.collect::<Vec<&str>>().join("/")
+}
+
+fn is_unreserved(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || "-._~".contains(letter)
+}
+
+fn is_printable(letter: char) -> bool {
+    letter.is_ascii() && !letter.is_ascii_control()
+}
+
+/// What `..` makes of an empty segment before it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Empty {
+    /// Nothing: it goes up from the segment before that.
+    LeftOut,
+    /// It goes up from there, as RFC 3986 has it.
+    Counted,
+}
+
+/// Follows the dots, then leaves empty segments out.
+fn resolve_segments<'p>(path: impl Iterator<Item = &'p str>, empty: Empty) -> String {
     let mut segments: Vec<&str> = Vec::new();
     for segment in path {
         match segment {
-            "" | "." => {}
+            "" if empty == Empty::LeftOut => {}
+            "." => {}
             ".." => drop(segments.pop()),
             segment => segments.push(segment),
         }
     }
+    segments.retain(|segment| !segment.is_empty());
     format!("/{}", segments.join("/"))
 }
 
@@ -131,17 +179,29 @@ mod tests {
     }
 
     #[test]
-    fn a_lenient_reader_sees_more() {
+    fn other_readers_see_more() {
         for (received, read) in [
             ("/v1%2Fpayments", "/v1/payments"),
             ("/v1/payments;x=1", "/v1/payments"),
             ("/v1/payments%3Abatch", "/v1/payments:batch"),
             ("/a%5C..%5Cv1/b", "/v1/b"),
             ("/a%00%ff", "/a%00%ff"),
+            // The parameter goes first, its escape is never decoded.
+            ("/v1/payments;x%2F..", "/v1/payments"),
+            // The escape is decoded first, and is in the parameter.
+            ("/v1/payments/..%3B/a", "/v1/a"),
+            // A segment of its own, to go up from.
+            ("/v1/payments/;%2F..", "/v1/payments"),
+            ("/v1/payments/x%5Cy%2F..", "/v1/payments"),
+            ("/v1/%2F/..;/payments", "/v1/payments"),
+            ("/v1/payments//..", "/v1/payments"),
         ] {
-            assert_eq!(read_leniently(received).as_deref(), Some(read), "{received}");
+            let all = read_otherwise(received);
+            assert!(all.iter().any(|path| path == read), "{received}: {all:?}");
         }
-        assert_eq!(read_leniently("/v1/payments"), None);
+        assert!(read_otherwise("/v1/payments").is_empty());
+        // A common escape leaves no choice.
+        assert_eq!(read_otherwise("/v1/%7Ea%20b"), ["/v1/~a%20b", "/v1/~a b"]);
     }
 
     #[test]

@@ -92,15 +92,17 @@ impl Body for Sent {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         self.progress.is(match &polled {
-            Poll::Pending => WAITING,
-            Poll::Ready(Some(Ok(_))) => MOVING,
+            Poll::Pending if self.body.waits_for_client() => WAITING,
+            Poll::Pending | Poll::Ready(Some(Ok(_))) => MOVING,
             Poll::Ready(None | Some(Err(_))) => ENDED,
         });
-        if let Poll::Ready(Some(Err(fault))) = &polled {
+        if let Poll::Ready(Some(Err(error))) = &polled
+            && let Some(fault) = error.downcast_ref::<ClientBodyError>()
+        {
             // A body that has failed is not asked again.
             let _ = self.progress.0.fault.set(fault.clone());
         }
-        polled.map_err(Into::into)
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -27,6 +27,8 @@ use crate::proxy::BoxError;
 /// streams, so that none has to wait for another's client.
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const MAX_HEADER_LIST_BYTES: u32 = 64 << 10;
+/// What a connection reads ahead, and how much it lets pile up of what it writes; a head is no larger.
+const BUFFER_BYTES: usize = 64 << 10;
 
 /// Why there is no connection. Whatever the reason: nothing was sent.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +95,8 @@ where
     B::Error: Into<BoxError>,
 {
     let traffic = socket.traffic();
-    let (sender, connection) = http1::Builder::new().handshake(socket).await.map_err(ConnectError::Handshake)?;
+    let handshake = http1::Builder::new().max_buf_size(BUFFER_BYTES).handshake(socket);
+    let (sender, connection) = handshake.await.map_err(ConnectError::Handshake)?;
     let watched = traffic.clone();
     tokio::spawn(async move {
         tokio::select! {
@@ -160,7 +163,7 @@ async fn open(spec: &UpstreamSpec, addresses: &Addresses) -> Result<Stream, Conn
     }
 }
 
-/// Connects to one of the name's addresses.
+/// Connects to the name's addresses.
 async fn dial(
     spec: &UpstreamSpec,
     addresses: &Addresses,
@@ -174,15 +177,85 @@ async fn dial(
             found.map_err(|error| ConnectError::Name(spec.host.to_string(), error))?.collect()
         }
     };
-    let order = addresses.plan(&found);
-    let raced = race(&order, deadline, TcpStream::connect, |address| addresses.failed(address)).await;
-    let (address, stream) = raced.map_err(|lost| match lost {
+    dial_one_of(&found, addresses, deadline).await.map_err(|lost| match lost {
         Lost::Nobody => ConnectError::Name(spec.host.to_string(), io::Error::other("it has no address")),
         Lost::Refused(address, error) => ConnectError::Refused(address, error),
         Lost::Timeout => ConnectError::Timeout(spec.connect_timeout),
-    })?;
+    })
+}
+
+async fn dial_one_of(
+    found: &[SocketAddr],
+    addresses: &Addresses,
+    deadline: Instant,
+) -> Result<(SocketAddr, TcpStream), Lost> {
+    let order = addresses.plan(found);
+    let (address, stream) = race(&order, deadline, TcpStream::connect, |address| addresses.failed(address)).await?;
     addresses.answered(address);
     // Small requests go out at once.
     let _ = stream.set_nodelay(true);
     Ok((address, stream))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address");
+        (listener, address)
+    }
+
+    async fn dial_to(found: &[SocketAddr], addresses: &Addresses) -> SocketAddr {
+        let dialled = dial_one_of(found, addresses, Instant::now() + LIMIT).await;
+        dialled.expect("one of them answers").0
+    }
+
+    #[tokio::test]
+    async fn all_addresses_of_a_name_are_used_in_turn() {
+        let ((_one, first), (_two, second)) = (listener(), listener());
+        let (found, addresses) = ([first, second], Addresses::default());
+        for _ in 0..3 {
+            assert_eq!(dial_to(&found, &addresses).await, first);
+            assert_eq!(dial_to(&found, &addresses).await, second);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dead_address_of_two_costs_no_connection() {
+        let ((_open, live), (closed, dead)) = (listener(), listener());
+        drop(closed);
+        let (found, addresses) = ([dead, live], Addresses::default());
+        for _ in 0..10 {
+            assert_eq!(dial_to(&found, &addresses).await, live);
+        }
+        assert_eq!(addresses.plan(&found), [live, dead]);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_swallows_packets_is_asked_once() {
+        // A queue that is full: the kernel drops whatever knocks.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+        socket.listen(0).expect("a listener");
+        let hole = socket.local_addr().expect("its address").as_socket().expect("an IP address");
+        let _in_the_queue = std::net::TcpStream::connect(hole).expect("the first one has room");
+        let (_open, live) = listener();
+        let (found, addresses) = ([hole, live], Addresses::default());
+        let began = Instant::now();
+        assert_eq!(dial_to(&found, &addresses).await, live);
+        let first = began.elapsed();
+        assert!(first < LIMIT / 4, "the other address had its share of the time: {first:?}");
+        for _ in 0..10 {
+            assert_eq!(dial_to(&found, &addresses).await, live);
+        }
+        assert_eq!(addresses.plan(&found), [live, hole]);
+    }
 }

@@ -32,6 +32,8 @@ pub struct Upstream<B> {
     chose_http1: AtomicBool,
     /// The connections of each worker: a connection belongs to the runtime that made it.
     workers: Vec<Worker<B>>,
+    /// Set when no route leads here any more: nobody will come for an idle connection.
+    is_retired: AtomicBool,
 }
 
 struct Worker<B> {
@@ -59,6 +61,9 @@ pub struct Pool<B> {
 pub enum Want {
     /// An idle one, else a new one.
     Any,
+    /// The same, but an idle one is looked at when its first byte is written, not before: what ends in between costs
+    /// another try and no answer. The request has to be kept for that.
+    AnyUnseen,
     /// One that was not there at this time.
     Newer(Instant),
 }
@@ -93,7 +98,28 @@ impl<B> Upstream<B> {
             waiting: AtomicUsize::new(0),
             chose_http1: AtomicBool::new(false),
             workers: (0..workers).map(|_| Worker::new()).collect(),
+            is_retired: AtomicBool::new(false),
         })
+    }
+
+    /// The upstream's settings.
+    pub fn spec(&self) -> &UpstreamSpec {
+        &self.spec
+    }
+
+    /// Closes the idle connections, and every other one when its exchanges have ended.
+    pub fn retire(&self) {
+        // Before the look: what is given back or made later sees it.
+        self.is_retired.store(true, Ordering::Release);
+        for worker in 0..self.workers.len() {
+            drop(std::mem::take(&mut *self.idle(worker)));
+            drop(std::mem::take(&mut *self.multiplexed(worker)));
+        }
+    }
+
+    /// Whether nobody will come for an idle connection. To be asked under the lock of those that there are.
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Acquire)
     }
 
     pub(super) fn idle(&self, worker: usize) -> MutexGuard<'_, VecDeque<Idle<B>>> {
@@ -186,11 +212,16 @@ impl<B> Pool<B> {
     }
 
     /// The connection that was used last and still stands; older ones are the next to be given up.
-    fn reuse(&self) -> Option<Lease<B>> {
+    fn reuse(&self, want: Want) -> Option<Lease<B>> {
+        let stands = match want {
+            Want::Any => Traffic::is_silent,
+            Want::AnyUnseen => Traffic::will_be_looked_at,
+            Want::Newer(_) => return None,
+        };
         let now = Instant::now();
         loop {
             let idle = self.upstream.idle(self.worker).pop_back()?;
-            if now < idle.until && idle.sender.is_ready() && idle.traffic.is_silent() {
+            if now < idle.until && idle.sender.is_ready() && stands(&idle.traffic) {
                 let Idle { sender, traffic, .. } = idle;
                 return Some(self.leased(Sender::Http1(sender), traffic, true));
             }
@@ -201,7 +232,7 @@ impl<B> Pool<B> {
     /// here.
     fn share(&self, want: Want, workers: impl IntoIterator<Item = usize>) -> Option<Lease<B>> {
         let opened_after = match want {
-            Want::Any => None,
+            Want::Any | Want::AnyUnseen => None,
             Want::Newer(than) => Some(than),
         };
         let shared =
@@ -250,8 +281,7 @@ where
 
     /// Takes what is free at this moment.
     fn take(&self, want: Want) -> Option<Taken<B>> {
-        let reused = if want == Want::Any { self.reuse() } else { None };
-        if let Some(lease) = reused.or_else(|| self.share(want, [self.worker])) {
+        if let Some(lease) = self.reuse(want).or_else(|| self.share(want, [self.worker])) {
             return Some(Taken::Lease(lease));
         }
         if self.upstream.take_place() {
@@ -289,7 +319,9 @@ where
                 self.upstream.chose_http1.store(false, Ordering::Relaxed);
                 let mut multiplexed = self.upstream.multiplexed(self.worker);
                 let (stream, traffic) = connection.share(None).ok_or(NoConnection::Busy)?;
-                multiplexed.push(connection);
+                if !self.upstream.is_retired() {
+                    multiplexed.push(connection);
+                }
                 drop(multiplexed);
                 self.upstream.freed.notify_waiters();
                 Ok(self.leased(Sender::Http2(stream), traffic, false))
@@ -322,3 +354,6 @@ impl Drop for Waiting<'_> {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -30,6 +30,8 @@ struct Shared {
     stream: Stream,
     opened: Instant,
     written_bytes: AtomicU64,
+    /// Whether the next byte may only be written to a connection that still stands.
+    looks_first: AtomicBool,
     /// Nanoseconds after `opened`.
     last_write: AtomicU64,
     /// Since when a part of an answer waits for the client to take it, likewise; 0 when none does.
@@ -43,6 +45,7 @@ impl Socket {
             stream,
             opened,
             written_bytes: AtomicU64::new(0),
+            looks_first: AtomicBool::new(false),
             last_write: AtomicU64::new(0),
             held_since: AtomicU64::new(0),
         };
@@ -93,10 +96,25 @@ impl Traffic {
     pub fn is_silent(&self) -> bool {
         self.shared.stream.is_silent()
     }
+
+    /// Puts that look off until the next byte is written, which fails if the connection is not silent then. The task
+    /// that writes may have its turn a good while later.
+    pub(super) fn will_be_looked_at(&self) -> bool {
+        self.shared.looks_first.store(true, Ordering::Release);
+        true
+    }
 }
 
 impl Shared {
+    fn look(&self) -> io::Result<()> {
+        match !self.looks_first.load(Ordering::Acquire) || self.stream.is_silent() {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::NotConnected, "the connection ended while it was idle")),
+        }
+    }
+
     fn wrote(&self, bytes: usize) {
+        self.looks_first.store(false, Ordering::Release);
         self.written_bytes.fetch_add(bytes as u64, Ordering::AcqRel);
         self.last_write.store(self.since_opened(), Ordering::Release);
         if bytes > 0 {
@@ -128,6 +146,7 @@ impl Read for Socket {
 impl Write for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let cut = if failpoint::is_armed("request-part-sent") { CUT_BYTES.min(buf.len()) } else { buf.len() };
+        self.shared.look()?;
         self.shared.stream.poll_write(cx, &buf[..cut], |bytes| self.shared.wrote(bytes))
     }
 
@@ -140,6 +159,7 @@ impl Write for Socket {
             let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
             return self.poll_write(cx, first);
         }
+        self.shared.look()?;
         self.shared.stream.poll_write_vectored(cx, bufs, |bytes| self.shared.wrote(bytes))
     }
 

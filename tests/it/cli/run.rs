@@ -55,6 +55,21 @@ fn one_flag_is_enough_and_replays_survive_a_kill() {
 }
 
 #[test]
+fn a_folder_for_large_bodies_that_takes_no_file_is_a_configuration_error() {
+    let (api, folder) = (Api::start(), folder());
+    fs::write(folder.path().join("file"), "x").expect("it is written");
+    // One that does not exist, one that is none, and one in which nobody can make a file.
+    for spool_dir in ["missing", "file", "/proc"] {
+        let listener = format!("[listener]\nspool_dir = \"{spool_dir}\"\n");
+        write(folder.path(), &with_file(&api).replacen("[listener]\n", &listener, 1));
+        refused(folder.path(), &["run", "-c", "onceproxy.toml"], 2, "`spool_dir`: no file can be made in");
+        let checked = onceproxy(folder.path(), &["check", "onceproxy.toml", "--online"]);
+        assert_eq!(checked.code, 1, "{checked:?}");
+        assert!(checked.err.contains(&format!("folder {spool_dir}: error: `spool_dir`")), "{checked:?}");
+    }
+}
+
+#[test]
 fn a_replica_is_waited_for_until_it_is_the_primary() {
     let (api, folder) = (Api::start(), folder());
     let primary = RedisServer::start();

@@ -53,6 +53,18 @@ fn a_scope_needs_its_parameter_in_the_path() {
 }
 
 #[test]
+fn a_scope_of_certificates_needs_an_authority() {
+    let message = "the scope takes the client's certificate, but the listener has no `client_ca`";
+    assert_one(SCOPE, "scope = [\"host\", «\"client-cert\"»]\n", Severity::Error, message, Some("client_ca = "));
+    let scoped = edited(SCOPE, "scope = [\"client-cert\"]\n");
+    let with_tls = |tls: &str| load_text(&scoped.replace(LISTENER, &format!("[listener]\ntls = {tls}\n")));
+    let found = with_tls("{ cert = \"cert.pem\", key = \"key.pem\" }").diagnostics;
+    assert!(found.len() == 1 && found[0].message.contains(message), "{found:#?}");
+    let good = with_tls("{ cert = \"cert.pem\", key = \"key.pem\", client_ca = \"clients.pem\" }");
+    assert_eq!(good.diagnostics, []);
+}
+
+#[test]
 fn a_body_that_does_not_count_cannot_have_a_form() {
     let to = "[defaults]\nfingerprint = { parts = [\"path\"], body = «\"json\"» }\n";
     assert_one(DEFAULTS, to, Severity::Error, "`parts` leaves the body out", None);
@@ -62,14 +74,42 @@ fn a_body_that_does_not_count_cannot_have_a_form() {
 
 #[test]
 fn buffers_have_to_hold_one_request_and_its_response() {
+    // Of a request only the beginning is in memory.
     let to = "[listener]\nmax_buffered = «\"1MiB\"»\n";
-    assert_one(
-        LISTENER,
-        to,
-        Severity::Error,
-        "`max_buffered` is 1MiB, but one request and its response may take 2MiB",
-        None,
-    );
+    let message = "`max_buffered` is 1MiB, but one request and its response may take 1152KiB";
+    assert_one(LISTENER, to, Severity::Error, message, None);
+    // But all of it where it is read as JSON.
+    let to = "[defaults]\nmax_request_body = «\"8MiB\"»\nmax_response_body = \"256MiB\"\nfingerprint = { body = \"json\" }\n";
+    let text = edited(DEFAULTS, &to.replace(['«', '»'], ""));
+    let found = load_text(&text).diagnostics;
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(found[0].message.contains("one request and its response may take 264MiB"), "{found:#?}");
+}
+
+#[test]
+fn the_spool_has_to_hold_one_request() {
+    let to = "[defaults]\nmax_request_body = «\"11GiB\"»\n";
+    assert_one(DEFAULTS, to, Severity::Error, "`max_spooled` is 10GiB, but one request may take 11GiB", None);
+    let text = edited(DEFAULTS, "[defaults]\nmax_request_body = \"10GiB\"\n");
+    assert_eq!(load_text(&text).diagnostics, []);
+    let text = text.replace(LISTENER, "[listener]\nmax_spooled = \"1GiB\"\n");
+    let found = load_text(&text).diagnostics;
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!(&text[found[0].place.clone().expect("a place")], "\"1GiB\"");
+    assert_eq!(related(&text, &found[0]), "\"10GiB\"");
+}
+
+#[test]
+fn a_body_that_is_read_as_json_has_a_lower_limit() {
+    let message = "`max_request_body` is 9MiB, but a body that is read as JSON has at most 8MiB";
+    let to = "[defaults]\nmax_request_body = «\"9MiB\"»\nfingerprint = { body = \"json\" }\n";
+    let (text, found) = assert_one(DEFAULTS, to, Severity::Error, message, None);
+    assert_eq!(related(&text, &found), "\"json\"");
+    let to = "[defaults]\nmax_request_body = «\"9MiB\"»\nkey_from = [\"header:a\", \"json:/id\"]\n";
+    let (text, found) = assert_one(DEFAULTS, to, Severity::Error, message, None);
+    assert_eq!(related(&text, &found), "\"json:/id\"");
+    let to = "[defaults]\nmax_request_body = \"8MiB\"\nfingerprint = { body = \"json\" }\n";
+    assert_eq!(load_text(&edited(DEFAULTS, to)).diagnostics, []);
 }
 
 const SECOND: &str = "upstream = \"api\"\n";

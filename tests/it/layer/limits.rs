@@ -127,7 +127,7 @@ async fn a_large_answer_that_breaks_off_is_seen_to_break_off() {
 
 #[tokio::test]
 async fn a_used_up_budget_is_overload_and_comes_back() {
-    let budget = Budget::new(500);
+    let budget = Budget::new(10_000);
     let store = MemoryStore::new();
     let stand = Stand::with(
         store.clone(),
@@ -135,7 +135,7 @@ async fn a_used_up_budget_is_overload_and_comes_back() {
         |layer| layer.policy(Policy::required()).budget(budget.clone()),
         |_| async { Ok(Response::new(full("ok"))) },
     );
-    let held = budget.reserve(498).expect("there is room");
+    let held = budget.reserve(9_998).expect("there is room");
     let answer = stand.send(charge("k", "12345")).await;
     answer.is_refusal(503, "overloaded", Effect::None);
     assert_eq!(answer.field("retry-after"), "1");
@@ -144,21 +144,21 @@ async fn a_used_up_budget_is_overload_and_comes_back() {
     drop(held);
     stand.send(charge("k", "12345")).await.is_executed();
     stand.send(charge("k", "12345")).await.is_replayed();
-    assert!(budget.reserve(500).is_some(), "everything was given back");
+    assert!(budget.reserve(10_000).is_some(), "everything was given back");
 }
 
 #[tokio::test]
 async fn a_replay_waits_for_room_and_does_not_say_that_nothing_ran() {
-    let budget = Budget::new(500);
+    let budget = Budget::new(20_000);
     let store = MemoryStore::new();
     let stand = Stand::with(
         store.clone(),
         Ledger::new(store),
         |layer| layer.policy(Policy::required()).budget(budget.clone()),
-        |_| async { Ok(Response::new(full("ok"))) },
+        |_| async { Ok(Response::new(full("x".repeat(6000)))) },
     );
     stand.send(charge("k", "1")).await.is_executed();
-    let held = budget.reserve(490).expect("there is room");
+    let held = budget.reserve(15_000).expect("there is room");
     let answer = stand.send(charge("k", "1")).await;
     answer.is_refusal(503, "overloaded", Effect::Perhaps);
     assert_eq!(answer.field("retry-after"), "1");
@@ -168,7 +168,7 @@ async fn a_replay_waits_for_room_and_does_not_say_that_nothing_ran() {
 
 #[tokio::test]
 async fn an_answer_beyond_the_budget_is_recorded_all_the_same() {
-    let budget = Budget::new(500);
+    let budget = Budget::new(20_000);
     let store = MemoryStore::new();
     let (in_service, others) = (budget.clone(), Arc::new(Mutex::new(None)));
     let taken = others.clone();
@@ -178,14 +178,14 @@ async fn an_answer_beyond_the_budget_is_recorded_all_the_same() {
         |layer| layer.policy(Policy::required()).budget(budget.clone()),
         move |_| {
             // Others take all the room while this one is at work.
-            *taken.lock().expect("nobody panics") = in_service.reserve(490);
-            async { Ok(Response::new(full("a longer answer"))) }
+            *taken.lock().expect("nobody panics") = in_service.reserve(15_000);
+            async { Ok(Response::new(full("x".repeat(6000)))) }
         },
     );
     let answer = stand.send(charge("k", "100")).await;
     answer.is_executed();
-    assert_eq!(answer.body, "a longer answer");
+    assert_eq!(answer.body, "x".repeat(6000));
     assert!(others.lock().expect("nobody panics").take().is_some());
     stand.send(charge("k", "100")).await.is_replayed();
-    assert!(budget.reserve(500).is_some(), "everything was given back");
+    assert!(budget.reserve(20_000).is_some(), "everything was given back");
 }

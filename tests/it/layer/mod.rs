@@ -13,6 +13,7 @@ mod races;
 mod ready;
 mod replay;
 mod scopes;
+mod spool;
 mod stand;
 mod store_down;
 mod wire;
