@@ -134,6 +134,41 @@ fn a_coding_is_chunked_and_nothing_else_h14_h16() {
 }
 
 #[test]
+fn chunks_are_read_in_one_way_only_h17() {
+    let proxy = Proxy::start();
+    let table = [
+        ("5\r\nhello\r\n0\r\n\r\n", Taken("hello")),
+        ("5;x=1\r\nhello\r\n0;y\r\n\r\n", Taken("hello")),
+        ("5;x=\"a;b\"\r\nhello\r\n0\r\n\r\n", Taken("hello")),
+        ("0005\r\nhello\r\n000\r\n\r\n", Taken("hello")),
+        ("2\r\nhe\r\n3\r\nllo\r\n0\r\nx-sum: 1\r\n\r\n", Taken("hello")),
+        ("0x5\r\nhello\r\n0\r\n\r\n", Refused),
+        ("+5\r\nhello\r\n0\r\n\r\n", Refused),
+        ("-5\r\nhello\r\n0\r\n\r\n", Refused),
+        (" 5\r\nhello\r\n0\r\n\r\n", Refused),
+        ("5 5\r\nhello\r\n0\r\n\r\n", Refused),
+        ("\r\n5\r\nhello\r\n0\r\n\r\n", Refused),
+        ("g\r\nhello\r\n0\r\n\r\n", Refused),
+        ("5\nhello\r\n0\r\n\r\n", Refused),
+        ("5\rhello\r\n0\r\n\r\n", Refused),
+        ("5;x\nhello\r\n0\r\n\r\n", Refused),
+        ("5;x\rhello\r\n0\r\n\r\n", Refused),
+        ("5\r\nhello\n0\r\n\r\n", Refused),
+        ("5\r\nhello0\r\n\r\n", Refused),
+        ("5\r\nhelloo\r\n0\r\n\r\n", Refused),
+        ("5\r\nhello\r\n0\n\r\n", Refused),
+        ("5\r\nhello\r\n0\r\nx sum: 1\r\n\r\n", Refused),
+        ("5\r\nhello\r\n0\r\n x-sum: 1\r\n\r\n", Refused),
+        ("10000000000000005\r\nhello\r\n0\r\n\r\n", Refused),
+    ];
+    for (n, (body, expected)) in table.into_iter().enumerate() {
+        let head =
+            format!("POST / HTTP/1.1\r\nhost: api\r\nidempotency-key: k{n}\r\ntransfer-encoding: chunked\r\n\r\n");
+        assert_becomes(&proxy, format!("{head}{body}").as_bytes(), &expected);
+    }
+}
+
+#[test]
 fn a_chunk_of_any_size_ends_at_the_limit_or_with_the_client_h17() {
     let proxy = Proxy::start();
     let head = "POST / HTTP/1.1\r\nhost: api\r\nidempotency-key: k\r\ntransfer-encoding: chunked\r\n\r\n";

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use super::raw::{Message, Proxy};
+use super::raw::{Message, Proxy, read_message};
 
 const KEY: &str = "idempotency-key: k\r\n";
 
@@ -29,6 +29,28 @@ fn a_requests_trailers_go_on_when_they_are_announced_h18() {
         assert_eq!(trailers(&seen), ["x-sum: 1", "x-more: a", "x-more: b"], "{}", seen.head);
         assert!(!seen.has("x-sum") && !seen.has("x-more"), "{}", seen.head);
     }
+}
+
+#[test]
+fn a_key_or_a_framing_field_in_the_trailers_has_no_effect_h18() {
+    let proxy = Proxy::start();
+    let names = "idempotency-key, authorization, content-length, transfer-encoding, host, cookie, x-api-key, connection, x-forwarded-for";
+    let lines = "idempotency-key: other\r\nauthorization: x\r\ncontent-length: 0\r\ntransfer-encoding: x\r\nhost: other\r\ncookie: a=1\r\nx-api-key: x\r\nconnection: close\r\nx-forwarded-for: 203.0.113.9\r\n";
+    for _ in 0..2 {
+        let answer = proxy.send(chunked(&format!("trailer: {names}\r\n"), lines));
+        assert_eq!((answer.status(), answer.has("idempotency-status")), (200, false), "{}", answer.head);
+    }
+    assert_eq!(proxy.upstream.count(), 2, "no key, no replay");
+    let seen = proxy.upstream.last();
+    assert!(!seen.has("idempotency-key") && !seen.has("authorization") && !seen.has("content-length"), "{}", seen.head);
+    assert_eq!((seen.one("host"), seen.one("x-forwarded-for")), ("api", "127.0.0.1"));
+    for name in ["authorization", "content-length", "transfer-encoding", "host"] {
+        assert!(!trailers(&seen).iter().any(|line| line.starts_with(name)), "{name} in {}", seen.trailers);
+    }
+    // The head's key counts, whoever the trailers say is asking and whatever they say besides.
+    let first = proxy.send(chunked(&format!("{KEY}trailer: {names}\r\n"), lines));
+    let second = proxy.send(chunked(KEY, ""));
+    assert_eq!((first.one("idempotency-status"), second.one("idempotency-status")), ("executed", "replayed"));
 }
 
 #[test]
@@ -68,4 +90,14 @@ fn an_old_client_gets_neither_trailers_nor_chunks_h18_h21() {
         assert!(!answer.to_ascii_lowercase().contains("transfer-encoding"), "{answer}");
     }
     assert_eq!(proxy.upstream.count(), 1);
+}
+
+#[test]
+fn the_connection_goes_on_behind_trailers_h18() {
+    let proxy = Proxy::start();
+    let mut stream = proxy.connect();
+    for _ in 0..2 {
+        stream.write_all(chunked("", "x-sum: 1\r\n").as_bytes()).expect("the proxy reads");
+        assert_eq!(read_message(&mut stream, true).expect("an answer").status(), 200);
+    }
 }
