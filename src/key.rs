@@ -262,19 +262,19 @@ mod tests {
     }
 
     #[test]
-    fn quoted_and_bare_are_one_key() {
+    fn quoted_and_bare_are_one_key_h38() {
         assert_eq!(parse(b"abc"), parse(b"\"abc\""));
         assert_eq!(parse(b" \t\"a b\" "), Ok("a b".into()));
         assert_eq!(parse(br#""a\"b\\c""#), Ok(r#"a"b\c"#.into()));
     }
 
     #[test]
-    fn case_matters() {
+    fn case_matters_h41() {
         assert_ne!(parse(b"Abc"), parse(b"abc"));
     }
 
     #[test]
-    fn parameters_are_ignored_when_well_formed() {
+    fn parameters_are_ignored_when_well_formed_h38() {
         for good in [
             &br#""k";a"#[..],
             br#""k"; a=1;b=?0"#,
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_keys_are_refused() {
+    fn malformed_keys_are_refused_h39_h40() {
         assert_eq!(parse(b""), Err(KeyError::Empty));
         assert_eq!(parse(b"  "), Err(KeyError::Empty));
         assert_eq!(parse(b"\"\""), Err(KeyError::Empty));

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, MAX_FORWARDS};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -344,9 +344,10 @@ fn ends_here(parts: &mut Parts, peer: &Peer) -> Result<bool, Refusal> {
         effective_host(parts, peer)?;
         return Ok(true);
     }
-    let Some(hops) = parts.headers.get(MAX_FORWARDS) else { return Ok(false) };
-    let hops = hops.to_str().ok().and_then(|hops| hops.trim().parse::<u32>().ok());
-    match hops {
+    if !parts.headers.contains_key(MAX_FORWARDS) {
+        return Ok(false);
+    }
+    match max_forwards(&parts.headers) {
         Some(0) => {
             effective_host(parts, peer)?;
             Ok(true)
@@ -357,6 +358,20 @@ fn ends_here(parts: &mut Parts, peer: &Peer) -> Result<bool, Refusal> {
         }
         None => Err(Refusal::BadRequest("Max-Forwards is not a number.".into())),
     }
+}
+
+/// How many hops are left; one number of digits, of which no more than 32 bits count.
+fn max_forwards(headers: &HeaderMap) -> Option<u32> {
+    let mut lines = headers.get_all(MAX_FORWARDS).iter();
+    let (Some(line), None) = (lines.next(), lines.next()) else { return None };
+    let digits = line.as_bytes().trim_ascii();
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u32, |hops, digit| match digit {
+        b'0'..=b'9' => Some(hops.saturating_mul(10).saturating_add(u32::from(digit - b'0'))),
+        _ => None,
+    })
 }
 
 /// The origin form, with the host in `Host` (RFC 9112 section 3.2.1).

@@ -99,7 +99,8 @@ impl Body for ClientBody {
             Poll::Ready(Some(Ok(frame))) => {
                 this.wait_ended();
                 this.received_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-                this.has_ended = this.incoming.is_end_stream();
+                // Nothing comes behind trailers.
+                this.has_ended = this.incoming.is_end_stream() || frame.is_trailers();
                 match this.is_below_rate() && !this.has_ended {
                     true => Poll::Ready(Some(Err(ClientBodyError::TooSlow))),
                     false => Poll::Ready(Some(Ok(frame))),
@@ -107,6 +108,8 @@ impl Body for ClientBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 this.has_ended = true;
+                // What else the client sends is no request, and its answer must not be lost to it.
+                this.activity.body_left_unread();
                 let gone = error.is_incomplete_message() || error.is_closed() || error.is_canceled();
                 Poll::Ready(Some(Err(match gone {
                     true => ClientBodyError::Gone,

@@ -1,5 +1,8 @@
 //! H1 to H6: fields on their way through.
 
+use onceproxy::Policy;
+use onceproxy::http::policy::{KeySource, Mode, ScopeSource};
+
 use super::raw::{Proxy, Setup};
 
 #[test]
@@ -114,4 +117,59 @@ fn marks_of_ours_cannot_be_sent_in() {
             _ => assert_eq!((request.one("idempotency-attempt"), answer.one("idempotency-status")), ("1", "executed")),
         }
     }
+}
+
+#[test]
+fn what_a_route_takes_key_or_scope_from_cannot_be_nominated_h3() {
+    let name = |name: &'static str| http::HeaderName::from_static(name);
+    let own = Policy {
+        key_from: vec![KeySource::Header(name("x-request-id")), KeySource::Header(name("idempotency-key"))],
+        scope: vec![ScopeSource::Header(name("x-tenant")), ScopeSource::Cookie("session".into())],
+        ..Policy::optional().route("own")
+    };
+    let off = Policy { mode: Mode::Off, ..Policy::optional().route("off") };
+    let proxy = Setup::new().routes(vec![(None, "/own", own), (None, "/off", off)]).start();
+    let fields = "x-request-id: k\r\nx-tenant: t\r\ncookie: session=s\r\n";
+    for line in [
+        "connection: x-request-id",
+        "connection: X-TENANT",
+        "connection: cookie",
+        "connection: idempotency-key",
+        "connection: close\r\nconnection: x-tenant",
+        "connection: ,, x-a ,\tx-tenant\t,close",
+        "connection: host",
+        "connection: content-length",
+    ] {
+        let answer = proxy.post("/own", &format!("{fields}{line}\r\n"), "x");
+        assert_eq!((answer.status(), answer.code().as_str()), (400, "bad-request"), "{line}");
+    }
+    assert_eq!(proxy.upstream.count(), 0);
+    // Nothing is at stake here, and what only looks like a name is none.
+    assert_eq!(proxy.post("/off", "connection: x-tenant\r\nx-tenant: t\r\n", "x").status(), 200);
+    assert!(!proxy.upstream.last().has("x-tenant"));
+    let answer = proxy.post("/own", &format!("{fields}connection: x-tenant2, authorization\r\n"), "x");
+    assert_eq!(answer.one("idempotency-status"), "executed");
+    assert_eq!(proxy.upstream.last().one("x-tenant"), "t");
+}
+
+#[test]
+fn several_lines_of_whom_one_speaks_for_are_replaced_or_joined_h5() {
+    let sent = "GET / HTTP/1.1\r\nhost: api\r\nx-forwarded-for: 203.0.113.9\r\nx-forwarded-for: 203.0.113.8\r\nx-forwarded-proto: https\r\nx-forwarded-proto: gopher\r\nforwarded: for=a\r\nforwarded: for=b\r\nx-forwarded-host: a\r\nx-forwarded-host: b\r\n\r\n";
+    let stranger = Proxy::start();
+    stranger.send(sent);
+    let request = stranger.upstream.last();
+    assert_eq!((request.one("x-forwarded-for"), request.one("x-forwarded-proto")), ("127.0.0.1", "http"));
+    assert_eq!(
+        (request.one("x-forwarded-host"), request.one("forwarded")),
+        ("api", "for=127.0.0.1;host=\"api\";proto=http")
+    );
+    let network: ipnet::IpNet = "127.0.0.1/32".parse().expect("a network");
+    let trusting = Setup::new().listener(|listener| listener.trusted_proxies = vec![network.into()]).start();
+    trusting.send(sent);
+    let request = trusting.upstream.last();
+    assert_eq!(request.one("x-forwarded-for"), "203.0.113.9, 203.0.113.8, 127.0.0.1");
+    assert_eq!(request.one("forwarded"), "for=a, for=b, for=127.0.0.1;host=\"api\";proto=http");
+    trusting.send("GET / HTTP/1.0\r\n\r\n");
+    let request = trusting.upstream.last();
+    assert_eq!((request.one("forwarded"), request.has("x-forwarded-host")), ("for=127.0.0.1;proto=http", false));
 }

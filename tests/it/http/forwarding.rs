@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::time::Duration;
 
+use onceproxy::Policy;
+
 use super::raw::{Proxy, Setup, post, read_message};
 
 const KEY: &str = "idempotency-key: k\r\n";
@@ -228,4 +230,88 @@ fn a_switch_of_protocols_that_nobody_asked_for_is_a_lost_answer_h25() {
     let answer = proxy.post("/", KEY, "x");
     assert_eq!((answer.status(), answer.code().as_str()), (502, "upstream-lost"));
     assert_eq!(proxy.post("/", KEY, "x").code(), "outcome-unknown");
+}
+
+#[test]
+fn a_cut_answer_cuts_the_clients_connection_h19() {
+    let small = Policy { max_response_body: 10, ..Policy::optional().route("small") };
+    let proxy = Setup::new()
+        .routes(vec![(None, "/small", small), (None, "/{*rest}", Policy::optional().route("rest"))])
+        .start();
+    let long = "content-length: 30\r\n\r\n01234567890123456789";
+    let cases = [
+        ("/", "", "content-length: 10\r\n\r\nabc", "abc"),
+        ("/", "", "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n5\r\nde", "abc"),
+        ("/", "", "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n", "abc"),
+        // Of a protected request, too large to be held.
+        ("/small", KEY, long, "01234567890123456789"),
+    ];
+    for (path, key, rest, body) in cases {
+        proxy.upstream.acts(Box::new(move |_, stream| {
+            let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\n{rest}").as_bytes());
+            let _ = stream.shutdown(Shutdown::Both);
+        }));
+        let mut stream = proxy.connect();
+        stream.write_all(post(path, key, "x").as_bytes()).expect("the proxy reads");
+        let mut answer = Vec::new();
+        // A reset is an end too.
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{rest:?}: {answer}");
+        let (_, sent) = answer.split_once("\r\n\r\n").expect("a whole head");
+        assert!(sent.contains(body) || body.contains(sent), "{rest:?}: {answer}");
+        assert!(!sent.ends_with("0\r\n\r\n"), "it looks whole: {answer}");
+    }
+    let again = proxy.post("/small", KEY, "x");
+    assert_eq!((again.status(), again.code().as_str()), (409, "response-not-stored"));
+    assert_eq!(proxy.upstream.count(), 4);
+}
+
+#[test]
+fn a_broken_chunk_of_an_answer_is_a_lost_answer_h19() {
+    let proxy = Proxy::start();
+    for (n, rest) in ["zz\r\nab\r\n", "2\r\nabc\r\n0\r\n\r\n", "5\r\nhello\r\n"].into_iter().enumerate() {
+        proxy.upstream.acts(Box::new(move |_, stream| {
+            let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{rest}").as_bytes());
+            let _ = stream.shutdown(Shutdown::Both);
+        }));
+        let key = format!("idempotency-key: k{n}\r\n");
+        assert_eq!(proxy.post("/", &key, "x").code(), "upstream-lost", "{rest:?}");
+        assert_eq!(proxy.post("/", &key, "x").code(), "outcome-unknown", "{rest:?}");
+    }
+}
+
+#[test]
+fn what_was_written_is_never_written_again_h27() {
+    let proxy = Proxy::start();
+    for (n, method) in ["POST", "PUT", "DELETE", "PATCH", "X-PAY"].into_iter().enumerate() {
+        for key in [String::new(), format!("idempotency-key: k{n}\r\n")] {
+            // A connection that has served before, and breaks when it has read the second request.
+            proxy.upstream.acts(Box::new(|request, stream| match request.start_line().contains("/first") {
+                true => stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").expect("the proxy listens"),
+                false => reset(stream),
+            }));
+            assert_eq!(proxy.post("/first", "", "x").status(), 200);
+            let before = proxy.upstream.count();
+            let request = format!("{method} / HTTP/1.1\r\nhost: api\r\n{key}content-length: 1\r\n\r\nx");
+            let answer = proxy.send(request);
+            assert_eq!((answer.status(), answer.code().as_str()), (502, "upstream-lost"), "{method} {key}");
+            assert_eq!(proxy.upstream.count(), before + 1, "{method} {key}");
+        }
+    }
+}
+
+#[test]
+fn interim_answers_are_neither_passed_on_nor_kept_h25() {
+    let proxy = Proxy::start();
+    proxy.upstream.answers(
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>; rel=preload\r\n\r\nHTTP/1.1 201 Created\r\nx-a: 1\r\ncontent-length: 2\r\n\r\nok",
+    );
+    for (key, status) in [("", ""), (KEY, "executed"), (KEY, "replayed")] {
+        let answer = proxy.post("/", key, "x");
+        assert_eq!((answer.status(), answer.text().as_str(), answer.one("x-a")), (201, "ok", "1"));
+        assert!(!answer.has("link"), "{}", answer.head);
+        assert_eq!(answer.all("idempotency-status").concat(), status);
+    }
+    assert_eq!(proxy.upstream.count(), 2);
 }

@@ -200,3 +200,68 @@ fn an_answer_for_which_there_is_no_room_has_the_time_of_one_that_streams() {
     assert_eq!((answer.status(), answer.body.len()), (200, 200_000));
     assert_eq!(proxy.post("/", "idempotency-key: k\r\n", "x").code(), "response-not-stored");
 }
+
+#[test]
+fn early_refusals_arrive_though_the_client_sends_on_h22() {
+    let policy = Policy::required().route("pay");
+    let proxy = Setup::new().routes(vec![(None, "/pay", policy)]).start();
+    let body = "x".repeat(220_000);
+    let length = format!("content-length: {}\r\n", body.len());
+    for (head, status) in [
+        ("POST / HTTP/1.1\r\nhost: api\r\n", 404),
+        ("POST /pay HTTP/1.1\r\n", 400),
+        ("POST /pay HTTP/1.1\r\nhost: api\r\n", 400),
+        ("POST /pay HTTP/1.1\r\nhost: api\r\nidempotency-key: a,b\r\n", 400),
+        ("TRACE /pay HTTP/1.1\r\nhost: api\r\n", 405),
+        ("POST /pay HTTP/1.1\r\nhost: api\r\nconnection: idempotency-key\r\n", 400),
+        ("POST /pay HTTP/1.1\r\nhost: api\r\nbad field: 1\r\n", 400),
+        ("POST /pay HTTP/1.1\r\nhost: api\r\ncontent-length: 1\r\n", 400),
+    ] {
+        let answer = proxy.send(format!("{head}{length}\r\n{body}"));
+        assert_eq!((answer.status(), answer.one("connection")), (status, "close"), "{head}");
+    }
+    assert_eq!(proxy.upstream.count(), 0);
+}
+
+#[test]
+fn no_refusal_comes_behind_a_100_h23() {
+    let small = Policy { max_request_body: 10, ..Policy::required().route("pay") };
+    let proxy = Setup::new().routes(vec![(None, "/pay", small)]).start();
+    for (head, status, code) in [
+        ("POST /pay HTTP/1.1\r\nhost: api\r\nidempotency-key: k\r\ncontent-length: 11\r\n", 413, "body-too-large"),
+        ("POST /pay HTTP/1.1\r\nhost: api\r\nidempotency-key: a,b\r\ncontent-length: 1\r\n", 400, "key-invalid"),
+        ("POST /pay HTTP/1.1\r\nidempotency-key: k\r\ncontent-length: 1\r\n", 400, "bad-request"),
+        ("POST /no HTTP/1.1\r\nhost: api\r\nidempotency-key: k\r\ncontent-length: 1\r\n", 404, "no-route"),
+        ("POST /pay HTTP/1.1\r\nhost: api\r\nidempotency-key: k\r\ncontent-length: x\r\n", 400, "bad-request"),
+        (
+            "POST /pay HTTP/1.1\r\nhost: api\r\nidempotency-key: k\r\ncontent-length: 1\r\nconnection: upgrade\r\nupgrade: x\r\n",
+            400,
+            "bad-request",
+        ),
+    ] {
+        let mut stream = proxy.connect();
+        stream.write_all(format!("{head}expect: 100-Continue\r\n\r\n").as_bytes()).expect("the proxy reads");
+        let answer = read_message(&mut stream, true).expect("an answer");
+        assert_eq!((answer.status(), answer.code().as_str()), (status, code), "{head}");
+    }
+    assert_eq!(proxy.upstream.count(), 0);
+}
+
+#[test]
+fn who_waits_for_a_100_gets_one_and_only_one_h24() {
+    let proxy = Setup::new().start();
+    // The upstream says it too, which concerns nobody but us.
+    proxy.upstream.answers("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    for (key, status) in [("", ""), ("idempotency-key: k\r\n", "executed"), ("idempotency-key: k\r\n", "replayed")] {
+        let mut stream = proxy.connect();
+        let head = format!("POST / HTTP/1.1\r\nhost: api\r\n{key}content-length: 1\r\nexpect: 100-continue\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("the proxy reads");
+        assert_eq!(read_message(&mut stream, false).expect("an interim answer").status(), 100);
+        stream.write_all(b"x").expect("the proxy reads");
+        let answer = read_message(&mut stream, true).expect("an answer");
+        assert_eq!((answer.status(), answer.all("idempotency-status").concat().as_str()), (200, status));
+        // Whoever does not wait gets none.
+        stream.write_all(post("/", key, "x").as_bytes()).expect("the proxy reads");
+        assert_eq!(read_message(&mut stream, true).expect("an answer").status(), 200);
+    }
+}

@@ -101,3 +101,55 @@ fn a_key_of_another_caller_is_unseen() {
     assert_eq!(proxy.send(other_host).one("idempotency-status"), "executed", "H44");
     assert_eq!(proxy.post("/", "idempotency-key: k\r\n", "y").code(), "key-reused");
 }
+
+#[test]
+fn what_has_no_body_gets_none_and_the_connection_goes_on_h20() {
+    let proxy = Proxy::start();
+    let mut stream = proxy.connect();
+    for (method, response, length) in [
+        ("HEAD", "HTTP/1.1 200 OK\r\ncontent-length: 10\r\nx-a: 1\r\n\r\n", vec!["10"]),
+        ("HEAD", "HTTP/1.1 404 Not Found\r\ntransfer-encoding: chunked\r\nx-a: 1\r\n\r\n", vec![]),
+        ("GET", "HTTP/1.1 304 Not Modified\r\ncontent-length: 10\r\nx-a: 1\r\n\r\n", vec![]),
+        ("GET", "HTTP/1.1 304 Not Modified\r\nx-a: 1\r\n\r\n", vec![]),
+        ("GET", "HTTP/1.1 204 No Content\r\nx-a: 1\r\n\r\n", vec![]),
+        ("POST", "HTTP/1.1 204 No Content\r\ncontent-length: 2\r\nx-a: 1\r\n\r\n", vec![]),
+        ("POST", "HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\nx-a: 1\r\n\r\n", vec![]),
+    ] {
+        proxy.upstream.answers(response);
+        let request = format!("{method} / HTTP/1.1\r\nhost: api\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("the proxy reads");
+        let answer = read_message(&mut stream, false).expect("an answer");
+        assert_eq!((answer.one("x-a"), answer.all("content-length")), ("1", length), "{method} {response}");
+        // What comes next is the next answer, not a body.
+        proxy.upstream.answers("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        stream.write_all(b"GET /next HTTP/1.1\r\nhost: api\r\n\r\n").expect("the proxy reads");
+        assert_eq!(read_message(&mut stream, true).expect("an answer").text(), "ok", "{method} {response}");
+    }
+    let refused = proxy.send("HEAD / HTTP/1.1\r\n\r\n");
+    assert_eq!((refused.status(), refused.has("content-length")), (400, true));
+}
+
+#[test]
+fn an_answer_without_a_date_gets_one_and_keeps_it_h33() {
+    let proxy = Proxy::start();
+    let first = proxy.post("/", "idempotency-key: k\r\n", "x");
+    let date = first.one("date").to_owned();
+    // A clock that shows another second is the only thing that could tell a new date from the old one.
+    crate::support::waiting::eventually("another second", || {
+        let now = proxy.send("GET / HTTP/1.1\r\nhost: api\r\n\r\n");
+        (now.one("date") != date).then_some(())
+    });
+    let second = proxy.post("/", "idempotency-key: k\r\n", "x");
+    assert_eq!((second.one("date"), second.has("age")), (date.as_str(), false));
+}
+
+#[test]
+fn an_answer_that_says_how_it_is_cached_keeps_its_word_h37() {
+    let proxy = Proxy::start();
+    proxy.upstream.answers("HTTP/1.1 200 OK\r\ncache-control: max-age=5\r\nage: 3\r\ncontent-length: 0\r\n\r\n");
+    for status in ["executed", "replayed"] {
+        let answer = proxy.post("/", "idempotency-key: k\r\n", "x");
+        assert_eq!(answer.one("idempotency-status"), status);
+        assert_eq!((answer.one("cache-control"), answer.one("age")), ("max-age=5", "3"));
+    }
+}

@@ -107,3 +107,93 @@ fn no_route_is_a_404_and_an_ambiguous_one_a_400() {
     assert_eq!(proxy.post("/v1/payments", "", "x").code(), "key-missing");
     assert_eq!(proxy.upstream.count(), 0);
 }
+
+#[test]
+fn a_fragment_has_no_say_in_key_or_route_h8() {
+    let off = Policy { mode: Mode::Off, ..Policy::optional().route("off") };
+    let proxy = Setup::new().routes(vec![(None, "/pay", Policy::required().route("pay")), (None, "/off", off)]).start();
+    for (target, status) in
+        [("/pay", "executed"), ("/pay#x", "replayed"), ("/pay#/off", "replayed"), ("/pay#?y=1", "replayed")]
+    {
+        assert_eq!(proxy.post(target, "idempotency-key: k\r\n", "x").one("idempotency-status"), status, "{target}");
+    }
+    assert_eq!(proxy.post("/pay#/off", "", "x").code(), "key-missing");
+    assert_eq!(proxy.upstream.count(), 1);
+}
+
+#[test]
+fn the_absolute_form_is_the_same_request_as_the_origin_form_h9() {
+    let proxy = Proxy::start();
+    let post = |target: &str, host: &str| {
+        let fields = format!("host: {host}\r\nidempotency-key: k\r\ncontent-length: 1\r\n");
+        proxy.send(format!("POST {target} HTTP/1.1\r\n{fields}\r\nx"))
+    };
+    assert_eq!(post("/a?b", "shop").one("idempotency-status"), "executed");
+    assert_eq!(post("http://shop/a?b", "other").one("idempotency-status"), "replayed");
+    assert_eq!(post("HTTP://SHOP:80/a?b", "shop").one("idempotency-status"), "replayed");
+    assert_eq!(
+        post("http://other/a?b", "shop").one("idempotency-status"),
+        "executed",
+        "the target's host is the scope"
+    );
+    assert_eq!(proxy.upstream.last().one("host"), "other");
+    for target in ["http://u@shop/a", "http:///a", "http://shop:x/a", "http://shop:99999/a", "http://a,b/", "a/b", "*"]
+    {
+        let answer = post(target, "shop");
+        assert_eq!((answer.status(), answer.code().as_str()), (400, "bad-request"), "{target}");
+    }
+    assert_eq!(post("http://shop/a", "a b").status(), 400, "the Host that counts for nothing must be one too");
+    assert_eq!(proxy.upstream.count(), 2);
+    for (target, sent) in [("http://shop", "/"), ("http://shop?q", "/?q"), ("http://shop/%2e//x", "/%2e//x")] {
+        proxy.send(format!("GET {target} HTTP/1.1\r\nhost: shop\r\n\r\n"));
+        assert_eq!(proxy.upstream.last().start_line(), format!("GET {sent} HTTP/1.1"));
+    }
+}
+
+#[test]
+fn an_old_request_may_lack_a_host_but_not_have_two_or_a_bad_one_h10() {
+    let proxy = Proxy::start();
+    for fields in ["host: a\r\nhost: a\r\n", "host: a b\r\n", "host: u@a\r\n", "host:\r\n"] {
+        let answer = proxy.send(format!("POST / HTTP/1.0\r\n{fields}content-length: 5\r\n\r\n"));
+        assert_eq!((answer.status(), answer.code().as_str()), (400, "bad-request"), "{fields:?}");
+    }
+    assert_eq!(proxy.upstream.count(), 0);
+    for status in ["executed", "replayed"] {
+        let answer = proxy.send("POST / HTTP/1.0\r\nidempotency-key: k\r\ncontent-length: 1\r\n\r\nx");
+        assert_eq!(answer.one("idempotency-status"), status);
+    }
+    let request = proxy.upstream.last();
+    assert_eq!(request.start_line(), "POST / HTTP/1.1");
+    assert_eq!(request.one("host"), proxy.upstream.address.to_string(), "the upstream's own");
+    assert!(!request.has("x-forwarded-host"), "{}", request.head);
+    proxy.send("GET http://shop/ HTTP/1.0\r\n\r\n");
+    assert_eq!(proxy.upstream.last().one("host"), "shop");
+}
+
+#[test]
+fn max_forwards_counts_down_on_options_only_h12() {
+    let proxy = Proxy::start();
+    let options = |fields: &str| proxy.send(format!("OPTIONS /a HTTP/1.1\r\nhost: api\r\n{fields}\r\n"));
+    for bad in ["", "x", "-1", "+1", "1.0", "1, 2", "1\r\nmax-forwards: 1"] {
+        let answer = options(&format!("max-forwards: {bad}\r\n"));
+        assert_eq!((answer.status(), answer.code().as_str()), (400, "bad-request"), "{bad}");
+    }
+    assert_eq!(options("max-forwards: 00\r\n").status(), 204);
+    assert_eq!(proxy.upstream.count(), 0);
+    // More than anybody counts is still a number.
+    for (sent, forwarded) in [("1", "0"), ("010", "9"), ("99999999999999999999", "4294967294")] {
+        assert_eq!(options(&format!("max-forwards: {sent}\r\n")).status(), 200);
+        assert_eq!(proxy.upstream.last().one("max-forwards"), forwarded);
+    }
+    options("");
+    assert!(!proxy.upstream.last().has("max-forwards"));
+    proxy.send("GET /a HTTP/1.1\r\nhost: api\r\nmax-forwards: 0\r\n\r\n");
+    assert_eq!(proxy.upstream.last().one("max-forwards"), "0");
+    for request in [
+        "OPTIONS * HTTP/1.1\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\nhost: a b\r\n\r\n",
+        "TRACE / HTTP/1.1\r\nmax-forwards: 0\r\n\r\n",
+    ] {
+        assert!(matches!(proxy.send(request).status(), 400 | 405), "{request}");
+    }
+}
