@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tower_service::Service;
 use tracing::{Instrument, debug, warn};
 
-use super::answer::{self, Answer};
+use super::answer;
 use super::attempt::{Attempt, Gate, IDEMPOTENCY_ATTEMPT, IDEMPOTENCY_STATUS, NOT_EXECUTED};
 use super::body::{ReadBody, RequestBody, ResponseBody};
 use super::budget::Reserved;

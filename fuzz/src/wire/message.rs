@@ -154,7 +154,9 @@ fn origin_form(target: &str) -> String {
 }
 
 fn ends(fields: &[(String, Vec<u8>)]) -> bool {
-    all(fields, "connection").iter().any(|value| value.to_ascii_lowercase().windows(5).any(|word| word == b"close"))
+    let values = all(fields, "connection");
+    let mut options = values.iter().flat_map(|value| value.split(|&byte| byte == b','));
+    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 fn all<'a>(fields: &'a [(String, Vec<u8>)], name: &str) -> Vec<&'a [u8]> {
