@@ -22,9 +22,11 @@ use crate::http::spool::Spool;
 use crate::ledger::Ledger;
 use crate::ledger::store::{Severity, Store};
 use crate::proxy::gateway::{Exchange, Observer};
-use crate::proxy::listener::ListenerSpec;
+use crate::proxy::listener::address::Address;
+use crate::proxy::listener::{Listener, ListenerSpec};
 use crate::proxy::router::{RouteError, RouteSpec, Router};
 use crate::proxy::server::{self, Blueprint};
+use crate::proxy::tls::{ServerTls, TlsError};
 use crate::stores::url::{OpenError, OpenStore};
 use crate::telemetry::logs::Access;
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
@@ -50,7 +52,10 @@ pub enum AppError {
     Unfit(String),
     /// An address cannot be listened on.
     #[error("cannot listen on {0}: {1}")]
-    Bind(SocketAddr, #[source] io::Error),
+    Bind(Address, #[source] io::Error),
+    /// There is no TLS with these certificates.
+    #[error("cannot use the listener's certificates: {0}")]
+    Tls(#[from] TlsError),
     /// No thread or runtime.
     #[error("cannot start a worker: {0}")]
     Worker(#[source] io::Error),
@@ -63,10 +68,10 @@ pub enum AppError {
 }
 
 /// What is listened on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Started {
     /// The data listener.
-    pub data: SocketAddr,
+    pub data: Address,
     /// The admin listener.
     pub admin: Option<SocketAddr>,
 }
@@ -96,7 +101,9 @@ pub async fn run(
     let own_store = timed(&store, &metrics);
     preflight(&*own_store).await?;
     let ledger = Ledger::over(own_store.clone()).patience(config.store.options.command_timeout * 2);
-    let data = bind(config.listener.address, PortTaken::Fail).await?;
+    let tls = config.listener.tls.clone().map(ServerTls::open).transpose()?.map(Arc::new);
+    let bound = |error| AppError::Bind(config.listener.address.clone(), error);
+    let data = Listener::bind(&config.listener.address).await.map_err(bound)?;
     let admin_listener = match &config.admin {
         Some(admin) => Some(bind(admin.address, admin_port).await?),
         None => None,
@@ -107,6 +114,7 @@ pub async fn run(
     let observer = Arc::new(Telemetry::new(&routes, &metrics, config.log.access));
     let blueprint = Blueprint {
         listener: config.listener.clone(),
+        tls: tls.clone(),
         routes: routes.clone(),
         router: router.clone(),
         layers: layers(&config, spool, store.clone(), ledger.clone(), drain.clone(), observer.clone(), metrics.clone()),
@@ -116,9 +124,10 @@ pub async fn run(
         workers: std::thread::available_parallelism().map_or(1, NonZero::get),
     };
     let is_draining = Arc::new(AtomicBool::new(false));
-    let address = |listener: &TcpListener, asked| listener.local_addr().map_err(|error| AppError::Bind(asked, error));
+    let address =
+        |listener: &TcpListener, asked: SocketAddr| listener.local_addr().map_err(|e| AppError::Bind(asked.into(), e));
     let told = Started {
-        data: address(&data, config.listener.address)?,
+        data: data.address().map_err(bound)?,
         admin: match (&admin_listener, &config.admin) {
             (Some(listener), Some(admin)) => Some(address(listener, admin.address)?),
             _ => None,
@@ -127,6 +136,9 @@ pub async fn run(
     if let (Some(listener), Some(admin)) = (admin_listener, &config.admin) {
         let admin = admin_of(admin, &ledger, &routes, &router, &metrics, is_draining.clone());
         tokio::spawn(admin::serve(Arc::new(admin), listener, std::future::pending()));
+    }
+    if let Some(tls) = tls {
+        tokio::spawn(tls.watch());
     }
     tokio::spawn(purge(own_store));
     tokio::spawn(upkeep(metrics));
@@ -172,9 +184,9 @@ async fn bind(address: SocketAddr, taken: PortTaken) -> Result<TcpListener, AppE
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && taken == PortTaken::TakeAnother => {
             let any = SocketAddr::new(address.ip(), 0);
-            TcpListener::bind(any).await.map_err(|error| AppError::Bind(any, error))
+            TcpListener::bind(any).await.map_err(|error| AppError::Bind(any.into(), error))
         }
-        Err(error) => Err(AppError::Bind(address, error)),
+        Err(error) => Err(AppError::Bind(address.into(), error)),
     }
 }
 

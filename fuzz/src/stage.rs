@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
-use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use onceproxy::http::body::RequestBody;
 use onceproxy::http::report::Report;
@@ -103,7 +102,7 @@ struct Upstream {
     executed: Executed,
 }
 
-impl<B: Body<Data = Bytes>> Service<Request<RequestBody<B>>> for Upstream {
+impl<B: http_body::Body> Service<Request<RequestBody<B>>> for Upstream {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = Ready<Result<Response<Full<Bytes>>, Infallible>>;

@@ -18,6 +18,9 @@ use crate::config::secret::Lookups;
 use crate::stores::url::StoreUrl;
 use crate::telemetry::logs;
 
+/// Open files that are no connections of clients or to upstreams: the store's, the admin listener's, the logs.
+const FILES_BESIDE: u64 = 64;
+
 /// Runs the proxy until it is asked to end.
 pub(super) fn run(arguments: &RunArguments) -> Result<(), Failure> {
     let file = given(arguments.config.as_ref()).map(PathBuf::from);
@@ -80,8 +83,9 @@ fn run_without_file(url: &str, mut overrides: Overrides) -> Result<(), Failure> 
     let wanted = config.admin.as_ref().map(|admin| admin.address);
     serve(config, admin_port, move |started| {
         output::say(&lines);
+        let admin = started.admin;
         tell_addresses(started);
-        if let (Some(admin), Some(wanted)) = (started.admin, wanted)
+        if let (Some(admin), Some(wanted)) = (admin, wanted)
             && wanted.port() != 0
             && wanted != admin
         {
@@ -125,6 +129,7 @@ pub(super) fn begin_logs(config: &Config) -> Result<(), Failure> {
 
 /// Runs the proxy on this thread and threads of its own.
 fn serve(config: Config, admin_port: PortTaken, started: impl FnOnce(Started)) -> Result<(), Failure> {
+    raise_file_limit(&config);
     runtime()?.block_on(async {
         let shutdown = signals::shutdown()?;
         app::run(config, admin_port, shutdown, started).await.map_err(|error| match error {
@@ -134,6 +139,24 @@ fn serve(config: Config, admin_port: PortTaken, started: impl FnOnce(Started)) -
         })
     })
 }
+
+/// Every connection is an open file; systems begin with a limit that is far below what they allow.
+#[cfg(unix)]
+fn raise_file_limit(config: &Config) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // Where that much is not allowed after all, the old limit stays.
+    let _ = setrlimit(Resource::Nofile, raised);
+    let upstreams: u64 = config.upstreams.iter().map(|upstream| upstream.max_connections as u64).sum();
+    let needed = (config.listener.max_connections as u64).saturating_add(upstreams).saturating_add(FILES_BESIDE);
+    if let Some(limit) = getrlimit(Resource::Nofile).current.filter(|limit| *limit < needed) {
+        warn!(limit, needed, "fewer files may be open than there may be connections: raise the limit (ulimit -n)");
+    }
+}
+
+#[cfg(not(unix))]
+fn raise_file_limit(_: &Config) {}
 
 /// The lines that others wait for.
 fn tell_addresses(started: Started) {

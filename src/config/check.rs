@@ -13,7 +13,7 @@ use super::store::store;
 use super::upstreams::{UPSTREAM, UpstreamUrl, upstreams};
 use super::values::show_size;
 use super::{Config, overlap, warnings};
-use crate::http::policy::Mode;
+use crate::http::policy::{Mode, ScopeSource};
 use crate::http::spool::{BESIDE_FILE_BYTES, IN_MEMORY_BYTES};
 use crate::proxy::listener::ListenerSpec;
 use crate::proxy::router::{RouteSpec, Router};
@@ -30,7 +30,7 @@ pub(super) fn config(
         findings
             .push(Diagnostic::error("the file does not say which format it has").help("begin it with `version = 1`"));
     }
-    let listener = listener(file.listener.as_ref(), overrides, findings);
+    let listener = listener(file.listener.as_ref(), overrides, lookups, findings);
     let admin = admin(file.admin.as_ref(), overrides, lookups, findings);
     let log = log(file.log.as_ref(), overrides, findings);
     let store = store(file, overrides, lookups, findings);
@@ -50,6 +50,7 @@ pub(super) fn config(
     let routes = routes::routes(given, &referred, findings);
     overlap::collisions(&routes, findings);
     check_buffers(file, &listener, &routes, findings);
+    check_client_cert(file, &listener, &routes, findings);
     overlap::gaps(&routes, findings);
     warnings::routes(&routes, findings);
     if let Some(store) = &store {
@@ -142,5 +143,27 @@ fn check_buffers(file: &File, listener: &ListenerSpec, routes: &[Built<'_>], fin
             Some(limit) => wrong.at(limit).and(size, "a body may be so large"),
             None => wrong.at(size),
         });
+    }
+}
+
+/// A scope of certificates needs somebody who verifies them.
+fn check_client_cert(file: &File, listener: &ListenerSpec, routes: &[Built<'_>], findings: &mut Findings) {
+    if listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) {
+        return;
+    }
+    let tls = file.listener.as_ref().and_then(|given| given.value.tls.as_ref());
+    // What is wrong with it is told elsewhere.
+    if tls.is_some_and(|given| given.value.has("client_ca")) {
+        return;
+    }
+    for route in routes.iter().filter(|route| route.spec.policy.mode != Mode::Off) {
+        let sources = route.policy.scope.as_ref().map(|scope| scope.value.0.as_slice()).unwrap_or_default();
+        let source = sources.iter().find(|source| matches!(source.value, ScopeSource::ClientCert));
+        if let Some(source) = source {
+            let wrong =
+                "the scope takes the client's certificate, but the listener has no `client_ca` that verifies it";
+            let wrong = Diagnostic::error(wrong).at(source.span()).and(tls.map(Given::span), "the listener's TLS");
+            findings.push(wrong.help(r#"add client_ca = "clients.pem" to the listener's `tls`"#));
+        }
     }
 }

@@ -6,12 +6,14 @@ use super::upstreams::UpstreamUrl;
 use super::values::{Choice, show_duration, show_size};
 use super::{AdminConfig, LogConfig, StoreConfig, file_listener};
 use crate::http::policy::{BodyForm, FingerprintRule, KeySource, Methods, Policy};
+use crate::proxy::tls::ClientAuth;
 use crate::stores::url::StoreUrl;
 
 /// The defaults of a section, by the name of the setting that holds it; settings without one are missing.
 pub fn of(section: &str) -> Vec<(&'static str, String)> {
     match section {
         "listener" => listener(),
+        "tls" => vec![("client_auth", quoted(ClientAuth::default().word()))],
         "admin" => vec![("address", quoted(AdminConfig::default().address))],
         "log" => log(),
         "store" => store(),

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use http::HeaderName;
-use ipnet::IpNet;
 use serde_json::{Value, json};
 use toml::Spanned;
 use toml::de::DeValue;
@@ -19,6 +18,8 @@ use super::values::{Count, DAY, NotBuilt, Retention, Size, Timeout, Within, choi
 use crate::fingerprint::json::Pointer;
 use crate::http::policy::{FingerprintPart, KeyRule, KeySource, Mode, ScopeSource, StoreDown};
 use crate::key::KeySyntax;
+use crate::proxy::listener::address::{Address, TrustedPeer};
+use crate::proxy::tls::ClientAuth;
 use crate::record::OnUnknown;
 use crate::telemetry::logs::Format;
 
@@ -49,10 +50,10 @@ section! {
 section! {
     /// The data listener.
     ListenerFile {
-        /// The address and port to listen on.
-        address: SocketAddr,
-        /// Certificate, key and client authority for TLS.
-        tls: NotBuilt,
+        /// The address and port to listen on, or unix:/PATH.
+        address: Address,
+        /// Certificate and key for TLS, and the authority of clients' certificates.
+        tls: TlsFile,
         /// The longest time for a TLS handshake and a request's head together.
         header_timeout: Timeout,
         /// The longest time between two chunks of a request's body.
@@ -70,8 +71,22 @@ section! {
         spool_dir: String,
         /// All bodies in that folder together; above it, and on a full disk, requests get 503.
         max_spooled: Size<{ 64 << 10 }, { 1 << 50 }>,
-        /// Addresses and networks that may set X-Forwarded-* and Forwarded.
-        trusted_proxies: Vec<Given<IpNet>>,
+        /// Addresses, networks, or "unix", that may set X-Forwarded-* and Forwarded.
+        trusted_proxies: Vec<Given<TrustedPeer>>,
+    }
+}
+
+section! {
+    /// TLS on the data listener. The files are read again when they change.
+    TlsFile {
+        /// The certificate in PEM, with those between it and its authority.
+        cert: String,
+        /// Its private key in PEM.
+        key: String,
+        /// Who signs clients' certificates, in PEM; with it a client has to have one.
+        client_ca: String,
+        /// Whether a client has to have a certificate, or one is only checked when it is sent.
+        client_auth: ClientAuth,
     }
 }
 
@@ -254,6 +269,7 @@ choice!(Concurrent { "reject" => Concurrent::Reject, "wait" => Concurrent::Wait 
 choice!(OnUnknown { "hold" => OnUnknown::Hold, "retry" => OnUnknown::Retry });
 choice!(StoreDown { "reject" => StoreDown::Reject, "bypass" => StoreDown::Bypass });
 choice!(BodyKind { "bytes" => BodyKind::Bytes, "json" => BodyKind::Json });
+choice!(ClientAuth { "required" => ClientAuth::Required, "optional" => ClientAuth::Optional });
 choice!(Format { "auto" => Format::Auto, "text" => Format::Text, "json" => Format::Json });
 choice!(FingerprintPart {
     "method" => FingerprintPart::Method,

@@ -111,5 +111,5 @@ impl Default for LogConfig {
 
 /// The listener of a file that says nothing of it: a file is written for a server, so that it is reachable.
 fn file_listener() -> ListenerSpec {
-    ListenerSpec { address: SocketAddr::from(([0, 0, 0, 0], 8080)), ..ListenerSpec::default() }
+    ListenerSpec { address: SocketAddr::from(([0, 0, 0, 0], 8080)).into(), ..ListenerSpec::default() }
 }

@@ -178,7 +178,7 @@ pub(super) fn inside(section: &str) -> String {
         "" => "at the top of the file".to_owned(),
         "routes" => "in [[routes]]".to_owned(),
         "upstreams" => "in an upstream".to_owned(),
-        "policy" | "fingerprint" | "client_cert" => format!("in `{section}`"),
+        "policy" | "fingerprint" | "client_cert" | "tls" => format!("in `{section}`"),
         section => format!("in [{section}]"),
     }
 }

@@ -1,25 +1,30 @@
 //! The listeners and the logs.
 
-use std::net::SocketAddr;
-
 use super::diagnostic::{Diagnostic, Findings, Span};
-use super::file::{AdminFile, File, ListenerFile, LogFile};
+use super::file::{AdminFile, File, ListenerFile, LogFile, TlsFile};
 use super::load::Overrides;
 use super::secret::{Lookups, reveal};
 use super::section::{Given, Section};
-use super::sources::socket_address;
+use super::sources::{listen_address, socket_address};
 use super::{AdminConfig, LogConfig, file_listener};
 use crate::proxy::listener::ListenerSpec;
+use crate::proxy::tls::{Part, TlsSpec};
 
 /// Reads an address from a flag or the environment.
-fn override_address(flag: &str, text: &Option<String>, findings: &mut Findings) -> Option<SocketAddr> {
-    socket_address(flag, text.as_deref()?).map_err(|wrong| findings.push(wrong)).ok()
+fn override_address<T>(
+    flag: &str,
+    text: &Option<String>,
+    parse: impl FnOnce(&str, &str) -> Result<T, Diagnostic>,
+    findings: &mut Findings,
+) -> Option<T> {
+    parse(flag, text.as_deref()?).map_err(|wrong| findings.push(wrong)).ok()
 }
 
 /// The data listener.
 pub(super) fn listener(
     given: Option<&Given<ListenerFile>>,
     overrides: &Overrides,
+    lookups: &Lookups<'_>,
     findings: &mut Findings,
 ) -> ListenerSpec {
     let file = given.map(|given| given.value.clone()).unwrap_or_default();
@@ -50,11 +55,44 @@ pub(super) fn listener(
     if let Some(size) = &file.max_spooled {
         spec.max_spooled_bytes = size.value.0;
     }
-    let address = override_address("--listen", &overrides.listen, findings);
+    spec.tls = file.tls.as_ref().and_then(|given| tls(given, lookups, findings));
+    let address = override_address("--listen", &overrides.listen, listen_address, findings);
     if let Some(address) = address.or(file.address.map(|address| address.value)) {
         spec.address = address;
     }
     spec
+}
+
+/// The listener's certificates, which have to be there and fit together.
+fn tls(given: &Given<TlsFile>, lookups: &Lookups<'_>, findings: &mut Findings) -> Option<TlsSpec> {
+    let file = &given.value;
+    for name in ["cert", "key"].into_iter().filter(|name| !file.has(name)) {
+        let wrong = Diagnostic::error(format!("`tls` has no `{name}`")).at(given.span());
+        findings.push(wrong.help(r#"tls = { cert = "cert.pem", key = "key.pem" }"#));
+    }
+    if let (Some(auth), false) = (&file.client_auth, file.has("client_ca")) {
+        let wrong = Diagnostic::error("`client_auth` says who has to have a certificate, but there is no `client_ca`");
+        findings.push(wrong.at(auth.span()).help("name the file with the authority that signs them"));
+    }
+    if !file.is_sound() {
+        return None;
+    }
+    let (cert, key) = (file.cert.as_ref()?, file.key.as_ref()?);
+    let spec = TlsSpec {
+        cert: cert.value.clone().into(),
+        key: key.value.clone().into(),
+        client_ca: file.client_ca.as_ref().map(|path| path.value.clone().into()),
+        client_auth: file.client_auth.as_ref().map(|auth| auth.value).unwrap_or_default(),
+    };
+    if let Err(error) = spec.check(lookups.file) {
+        let (name, place) = match error.part {
+            Part::Cert => ("cert", Some(cert)),
+            Part::Key => ("key", Some(key)),
+            Part::ClientCa => ("client_ca", file.client_ca.as_ref()),
+        };
+        findings.push(Diagnostic::error(format!("`{name}`: {error}")).at(place.map(Given::span)));
+    }
+    Some(spec)
 }
 
 /// The admin listener, if there is to be one.
@@ -68,7 +106,7 @@ pub(super) fn admin(
         return None;
     }
     let mut admin = AdminConfig::default();
-    let address = override_address("--admin", &overrides.admin, findings);
+    let address = override_address("--admin", &overrides.admin, socket_address, findings);
     let written = given.and_then(|given| given.value.address.as_ref());
     if let Some(address) = address.or(written.map(|address| address.value)) {
         admin.address = address;
@@ -126,7 +164,7 @@ pub(super) fn check_addresses(
     findings: &mut Findings,
 ) {
     let Some(admin) = admin else { return };
-    let (data, admin) = (listener.address, admin.address);
+    let (Some(data), admin) = (listener.address.socket(), admin.address) else { return };
     let same_host = data.ip() == admin.ip() || data.ip().is_unspecified() || admin.ip().is_unspecified();
     if data.port() == 0 || data.port() != admin.port() || !same_host {
         return;

@@ -1,6 +1,7 @@
 //! Texts with a meaning of their own: where a key or a scope's part comes from, pointers, headers, methods, addresses.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use http::{HeaderName, Method};
 use ipnet::IpNet;
@@ -9,6 +10,7 @@ use super::diagnostic::{Diagnostic, closest};
 use super::values::text_setting;
 use crate::fingerprint::json::Pointer;
 use crate::http::policy::{KeySource, ScopeSource};
+use crate::proxy::listener::address::{Address, TrustedPeer, UNIX};
 
 /// A word of `methods`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,10 +26,13 @@ pub enum MethodWord {
 pub struct DocsUrl(pub String);
 
 /// The names that a scope can be made of, for messages.
-const SCOPES: [&str; 7] =
-    ["host", "credentials", "header:NAME", "cookie:NAME", "path:PARAMETER", "query:NAME", "anonymous"];
+const SCOPES: [&str; 8] =
+    ["host", "credentials", "header:NAME", "cookie:NAME", "path:PARAMETER", "query:NAME", "client-cert", "anonymous"];
 
-const SCOPE_KINDS: [&str; 7] = ["host", "credentials", "header", "cookie", "path", "query", "anonymous"];
+const SCOPE_KINDS: [&str; 8] = ["host", "credentials", "header", "cookie", "path", "query", "client-cert", "anonymous"];
+
+/// The longest path of a socket that every system takes, in bytes.
+const MAX_SOCKET_PATH: usize = 103;
 
 const KEY_KINDS: [&str; 3] = ["header", "query", "json"];
 
@@ -38,11 +43,16 @@ text_setting!(String, { "type": "string", "minLength": 1 }, |name, text| match t
 
 text_setting!(SocketAddr, { "type": "string" }, socket_address);
 
-text_setting!(IpNet, { "type": "string" }, |name, text| {
+text_setting!(Address, { "type": "string" }, listen_address);
+
+text_setting!(TrustedPeer, { "type": "string" }, |name, text| {
+    if text == TrustedPeer::Unix.to_string() {
+        return Ok(TrustedPeer::Unix);
+    }
     let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-    network.ok_or_else(|| {
+    network.map(TrustedPeer::Network).ok_or_else(|| {
         Diagnostic::error(format!("`{name}` has {text:?}, which is neither an address nor a network"))
-            .help(r#"networks look like "10.0.0.0/8" or "fd00::/8""#)
+            .help(r#"networks look like "10.0.0.0/8" or "fd00::/8"; "unix" is whoever comes through a socket's path"#)
     })
 });
 
@@ -63,7 +73,7 @@ text_setting!(Pointer, { "type": "string", "pattern": "^/" }, pointer);
 text_setting!(MethodWord, { "type": "string", "minLength": 1 }, method);
 
 text_setting!(ScopeSource, { "type": "string", "pattern":
-    "^(host|credentials|anonymous|(header|cookie|path|query):.+)$" }, scope);
+    "^(host|credentials|client-cert|anonymous|(header|cookie|path|query):.+)$" }, scope);
 
 text_setting!(KeySource, { "type": "string", "pattern": "^((header|query):.+|json:/.*)$" }, |name, text| {
     key_source(name, text)
@@ -78,6 +88,21 @@ pub(super) fn socket_address(name: &str, text: &str) -> Result<SocketAddr, Diagn
             None => wrong.help(r#"addresses look like "127.0.0.1:8080" or "[::1]:8080""#),
         }
     })
+}
+
+/// Parses where to listen: an address with a port, or the path of a socket.
+pub(super) fn listen_address(name: &str, text: &str) -> Result<Address, Diagnostic> {
+    let Some(path) = text.strip_prefix(UNIX) else { return socket_address(name, text).map(Address::Socket) };
+    let wrong = |what: &str| Err(Diagnostic::error(format!("`{name}` is {text:?}, {what}")));
+    match () {
+        () if !path.starts_with('/') || path.ends_with('/') => {
+            wrong("but a socket has a whole path, such as unix:/run/onceproxy/once.sock")
+        }
+        () if path.len() > MAX_SOCKET_PATH => {
+            wrong(&format!("but the path of a socket has at most {MAX_SOCKET_PATH} bytes"))
+        }
+        () => Ok(Address::Unix(PathBuf::from(path))),
+    }
 }
 
 fn header(name: &str, text: &str) -> Result<HeaderName, Diagnostic> {
@@ -120,12 +145,13 @@ fn scope(name: &str, text: &str) -> Result<ScopeSource, Diagnostic> {
     match (kind, argument) {
         ("host", None) => Ok(ScopeSource::Host),
         ("credentials", None) => Ok(ScopeSource::Credentials),
+        ("client-cert", None) => Ok(ScopeSource::ClientCert),
         ("anonymous", None) => Ok(ScopeSource::Anonymous),
         ("header", Some(header_name)) => Ok(ScopeSource::Header(header(name, header_name)?)),
         ("cookie", Some(cookie)) if is_token(cookie) => Ok(ScopeSource::Cookie(cookie.to_owned())),
         ("path", Some(parameter)) if !parameter.is_empty() => Ok(ScopeSource::Path(parameter.to_owned())),
         ("query", Some(parameter)) if !parameter.is_empty() => Ok(ScopeSource::Query(parameter.to_owned())),
-        ("client-cert", None) | ("jwt", Some(_)) => Err(Diagnostic::error(format!(
+        ("jwt", Some(_)) => Err(Diagnostic::error(format!(
             "the scope source {text:?} is not built yet: this release has {}",
             SCOPES.join(", ")
         ))),

@@ -42,7 +42,7 @@ pub(super) fn store(
     overrides: &Overrides,
     findings: &mut Findings,
 ) {
-    if store.url != StoreUrl::Memory || listener.address.ip().is_loopback() {
+    if store.url != StoreUrl::Memory || listener.address.is_local() {
         return;
     }
     let place = file.store.as_ref().filter(|_| overrides.store.is_none());

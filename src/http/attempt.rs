@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderName;
 
 use crate::key::Key;
@@ -124,3 +125,22 @@ pub struct UpstreamTime(pub Duration);
 /// The parameters of the matched path, by name; a router leaves them in the request's extensions for `path:` scopes.
 #[derive(Debug, Clone, Default)]
 pub struct PathParams(pub Vec<(String, String)>);
+
+/// Who the client is by its certificate; whoever ends TLS and has verified it leaves it in the request's extensions for
+/// the scope [`ScopeSource::ClientCert`](super::policy::ScopeSource::ClientCert).
+///
+/// The proxy takes the certificate's subject, as DER and byte for byte, or its alternative names where the subject is
+/// empty. An application may take what it likes, as long as it is another's for nobody else.
+///
+/// ```
+/// use onceproxy::http::policy::ScopeSource;
+/// use onceproxy::http::{ClientCert, Policy};
+///
+/// let policy = Policy::required().scope([ScopeSource::ClientCert]);
+/// let mut request = http::Request::post("/payments").body(())?;
+/// request.extensions_mut().insert(ClientCert("CN=till 7".into()));
+/// assert_eq!(policy.scope[0].to_string(), "client-cert");
+/// # Ok::<(), http::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCert(pub Bytes);

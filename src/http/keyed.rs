@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName};
 use percent_encoding::percent_decode;
 
-use super::attempt::PathParams;
+use super::attempt::{ClientCert, PathParams};
 use super::policy::{BodyForm, FingerprintPart, FingerprintRule, KeySource, Policy, ScopeSource};
 use super::refusal::Refusal;
 use super::upgrade;
@@ -194,6 +194,10 @@ pub(super) fn scope(policy: &Policy, parts: &Parts) -> Result<Scope, Refusal> {
                 let values = params.iter().filter(|(found, _)| found == name).map(|(_, value)| value.as_bytes());
                 named(scope, source, values.peekable(), || format!("path parameter {name}"))?
             }
+            ScopeSource::ClientCert => {
+                let holder = parts.extensions.get::<ClientCert>().map(|holder| &holder.0);
+                named(scope, source, holder.into_iter().peekable(), || "client certificate".to_owned())?
+            }
             ScopeSource::Custom { name, find } => {
                 named(scope, source, find(parts).into_iter().peekable(), || name.to_string())?
             }
@@ -239,7 +243,8 @@ fn effective_host(parts: &Parts) -> Option<&str> {
         .or_else(|| parts.headers.get(HOST).and_then(|host| host.to_str().ok()))
 }
 
-/// One spelling for each host: lower case, without the root's dot and the default port (RFC 9110 section 4.2.3).
+/// One spelling for each host: lower case, without the root's dot and the default port (RFC 9110 section 4.2.3); which
+/// of the two it is, only who ends TLS knows.
 fn normal_host(host: &str) -> String {
     let host = host.to_ascii_lowercase();
     let (name, port) = match host.rsplit_once(':') {
@@ -248,7 +253,7 @@ fn normal_host(host: &str) -> String {
     };
     let name = name.strip_suffix('.').unwrap_or(name);
     match port {
-        "" | "80" => name.to_owned(),
+        "" | "80" | "443" => name.to_owned(),
         port => format!("{name}:{port}"),
     }
 }

@@ -23,7 +23,7 @@ pub mod service;
 pub mod spool;
 pub(crate) mod upgrade;
 
-pub use attempt::{Attempt, Disposition};
+pub use attempt::{Attempt, ClientCert, Disposition};
 pub use layer::IdempotencyLayer;
 pub use policy::Policy;
 pub use service::Idempotency;

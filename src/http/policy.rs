@@ -130,6 +130,9 @@ pub enum ScopeSource {
     Path(String),
     /// A parameter of the query.
     Query(String),
+    /// The subject of the client's certificate, which whoever ends TLS has verified: a
+    /// [`ClientCert`](super::attempt::ClientCert) in the extensions.
+    ClientCert,
     /// Whatever a function of the application finds, in the extensions too; `None` is a 400.
     Custom {
         /// What the part is called in the 400.
@@ -263,6 +266,7 @@ impl fmt::Display for ScopeSource {
             ScopeSource::Cookie(name) => write!(f, "cookie:{name}"),
             ScopeSource::Path(name) => write!(f, "path:{name}"),
             ScopeSource::Query(name) => write!(f, "query:{name}"),
+            ScopeSource::ClientCert => f.write_str("client-cert"),
             ScopeSource::Custom { name, .. } => f.write_str(name),
             ScopeSource::Anonymous => f.write_str("anonymous"),
         }

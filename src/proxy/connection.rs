@@ -1,53 +1,73 @@
-//! One client's connection: HTTP/1.1, or HTTP/2 by prior knowledge.
+//! One client's connection: HTTP/1.1 or HTTP/2, in clear text or through TLS.
 
 pub mod activity;
+mod begin;
 pub mod body;
 mod socket;
+mod stream;
 
-use std::net::SocketAddr;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use crate::proxy::connection::activity::{Activity, MAX_GIVEN_UP};
+use crate::proxy::connection::begin::{Begun, begin};
 use crate::proxy::connection::socket::{ClientSocket, Clocks, Protocol};
 use crate::proxy::gateway::{Connection, Gateway};
-use crate::proxy::headers::Peer;
+use crate::proxy::headers::{Peer, Scheme};
+use crate::proxy::listener::Socket;
+use crate::proxy::listener::address::PeerAddress;
+use crate::proxy::tls::ServerTls;
 
-/// What a client that speaks HTTP/2 without asking begins with (RFC 9113 section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How much is read to tell the protocol.
-const FRONT_BYTES: usize = 4096;
 const MAX_STREAMS: u32 = 128;
 /// The largest head, whichever the protocol: a client that never ends it holds so much. Over HTTP/1 also what a connection
 /// reads ahead, and how much it lets pile up of what it writes.
 const MAX_HEAD_BYTES: u32 = 64 << 10;
 
+/// A connection that has come to its worker.
+pub(super) struct Arrival {
+    pub(super) socket: Socket,
+    pub(super) address: PeerAddress,
+    pub(super) activity: Arc<Activity>,
+    /// How it has to speak, unless in clear text.
+    pub(super) tls: Option<Arc<ServerTls>>,
+}
+
 /// Serves a connection until it ends, or until the last request after `leave` is answered.
-pub(super) async fn serve(gateway: Arc<Gateway>, mut stream: TcpStream, address: SocketAddr, mut leave: Leave) {
+pub(super) async fn serve(gateway: Arc<Gateway>, arrival: Arrival, mut leave: Leave) {
+    let Arrival { socket, address, activity, tls } = arrival;
     let spec = gateway.listener();
     let deadline = Instant::now() + spec.header_timeout;
     let clocks = Clocks { head: spec.header_timeout, idle: spec.idle_timeout, write: spec.body_timeout };
-    let _ = stream.set_nodelay(true);
-    let (protocol, front) = tokio::select! {
-        told = timeout_at(deadline, tell_protocol(&mut stream)) => match told {
-            Ok(Ok(Some(told))) => told,
-            // It came to nothing: closed, broken, or silent.
-            Ok(Ok(None) | Err(_)) | Err(_) => return,
-        },
+    socket.without_delay();
+    let begun = tokio::select! {
+        begun = timeout_at(deadline, begin(socket, tls.as_deref())) => begun,
         () = &mut leave => return,
+        () = poll_fn(|cx| activity.poll_asked_to_leave(cx)) => {
+            debug!(peer = %address, "a connection without a request makes room for another one");
+            return;
+        }
     };
-    let activity = Arc::new(Activity::new());
-    let peer = Peer::new(address, &spec.trusted_proxies);
+    let Begun { stream, protocol, front, client_cert } = match begun {
+        Ok(Ok(Some(begun))) => begun,
+        // It came to nothing: closed, broken, or silent.
+        Ok(Ok(None)) | Err(_) => return,
+        Ok(Err(error)) => {
+            debug!(peer = %address, %error, "a connection ended before its first request");
+            return;
+        }
+    };
+    let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
+    drop(tls);
+    let peer = Peer::new(address, &spec.trusted_proxies, scheme).with_client_cert(client_cert);
     let connection = Arc::new(Connection::new(gateway, peer, activity.clone()));
     let answering = connection.clone();
     let service = service_fn(move |request| answering.clone().answer(request));
@@ -136,29 +156,6 @@ async fn until_left<C: Future<Output = hyper::Result<()>>>(
         () = leave => {
             say(connection.as_mut());
             connection.await
-        }
-    }
-}
-
-/// Reads until it is clear which protocol the client speaks; `None` when it closes before.
-async fn tell_protocol(stream: &mut TcpStream) -> std::io::Result<Option<(Protocol, Bytes)>> {
-    let mut front = BytesMut::new();
-    loop {
-        // Nothing is kept for a connection that is silent.
-        stream.readable().await?;
-        front.reserve(FRONT_BYTES);
-        match stream.try_read_buf(&mut front) {
-            Ok(0) => return Ok(None),
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error),
-        }
-        let compared = front.len().min(PREFACE.len());
-        if front[..compared] != PREFACE[..compared] {
-            return Ok(Some((Protocol::Http1, front.freeze())));
-        }
-        if compared == PREFACE.len() {
-            return Ok(Some((Protocol::Http2, front.freeze())));
         }
     }
 }

@@ -145,6 +145,7 @@ fn guarded(policy: &Policy) -> Vec<HeaderName> {
         ScopeSource::Host
         | ScopeSource::Path(_)
         | ScopeSource::Query(_)
+        | ScopeSource::ClientCert
         | ScopeSource::Custom { .. }
         | ScopeSource::Anonymous => Vec::new(),
     });
@@ -187,6 +188,9 @@ impl Connection {
         }
         let (mut parts, incoming) = request.into_parts();
         let (method, target, version) = (parts.method.clone(), parts.uri.clone(), parts.version);
+        if let Some(holder) = &self.peer.client_cert {
+            parts.extensions.insert(holder.clone());
+        }
         let body = ClientBody::new(incoming, version, self.activity.clone(), self.gateway.listener.body_timeout);
         let way = self.way(&mut parts);
         let mut response = match way {

@@ -1,16 +1,17 @@
 //! What a gateway does to fields: hop-by-hop ones go, the way a message took is written down.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE,
     TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::uri::Authority;
-use ipnet::IpNet;
 
+use crate::http::attempt::ClientCert;
 use crate::http::refusal::Refusal;
 use crate::http::upgrade;
+use crate::proxy::listener::address::{PeerAddress, TrustedPeer};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -22,10 +23,24 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 /// Who sent a request, as far as the connection tells.
 pub struct Peer {
     /// The other end of the connection.
-    pub address: SocketAddr,
+    pub address: PeerAddress,
     /// Whether it may say for whom it speaks.
     pub trusted: bool,
-    forwarded_for: HeaderValue,
+    /// How it speaks.
+    pub scheme: Scheme,
+    /// Whose certificate it has shown; it has been verified.
+    pub client_cert: Option<ClientCert>,
+    /// A peer that came through a socket in the file system has no address.
+    forwarded_for: Option<HeaderValue>,
+}
+
+/// How a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// In clear text.
+    Http,
+    /// Through TLS.
+    Https,
 }
 
 /// Our name in `Via`, chosen when the process starts, so that two proxies in a row can be told apart.
@@ -48,11 +63,33 @@ pub struct EffectiveHost {
 }
 
 impl Peer {
-    /// A peer, which is trusted when one of the networks has it.
-    pub fn new(address: SocketAddr, trusted: &[IpNet]) -> Peer {
-        let ip = address.ip().to_canonical();
-        let forwarded_for = HeaderValue::try_from(ip.to_string()).expect("an address is made of field characters");
-        Peer { address, trusted: trusted.iter().any(|network| network.contains(&ip)), forwarded_for }
+    /// A peer, which is trusted when one of these is it.
+    pub fn new(address: PeerAddress, trusted: &[TrustedPeer], scheme: Scheme) -> Peer {
+        let forwarded_for = match address {
+            PeerAddress::Socket(address) => {
+                let ip = address.ip().to_canonical().to_string();
+                Some(HeaderValue::try_from(ip).expect("an address is made of field characters"))
+            }
+            PeerAddress::Unix => None,
+        };
+        let trusted = trusted.iter().any(|peer| peer.is(address));
+        Peer { address, trusted, scheme, client_cert: None, forwarded_for }
+    }
+
+    /// Says whose certificate it has shown.
+    #[must_use]
+    pub fn with_client_cert(mut self, client_cert: Option<ClientCert>) -> Peer {
+        self.client_cert = client_cert;
+        self
+    }
+}
+
+impl Scheme {
+    fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
     }
 }
 
@@ -178,21 +215,27 @@ pub fn join_cookies(headers: &mut HeaderMap) {
 fn write_forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&EffectiveHost>) {
     let element = match host {
         Some(host) => host.forwarded.clone(),
-        None => forwarded_element(peer.address.ip(), None),
+        None => forwarded_element(peer, None),
     };
+    let proto = HeaderValue::from_static(peer.scheme.as_str());
     if peer.trusted {
-        append_to_list(headers, X_FORWARDED_FOR, &peer.forwarded_for);
+        if let Some(address) = &peer.forwarded_for {
+            append_to_list(headers, X_FORWARDED_FOR, address);
+        }
         append_to_list(headers, FORWARDED, &element);
         if !headers.contains_key(X_FORWARDED_PROTO) {
-            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+            headers.insert(X_FORWARDED_PROTO, proto);
         }
         if let (false, Some(host)) = (headers.contains_key(X_FORWARDED_HOST), host) {
             headers.insert(X_FORWARDED_HOST, host.value.clone());
         }
         return;
     }
-    headers.insert(X_FORWARDED_FOR, peer.forwarded_for.clone());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    match &peer.forwarded_for {
+        Some(address) => drop(headers.insert(X_FORWARDED_FOR, address.clone())),
+        None => drop(headers.remove(X_FORWARDED_FOR)),
+    }
+    headers.insert(X_FORWARDED_PROTO, proto);
     headers.insert(FORWARDED, element);
     match host {
         Some(host) => drop(headers.insert(X_FORWARDED_HOST, host.value.clone())),
@@ -200,17 +243,21 @@ fn write_forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&Effective
     }
 }
 
-fn forwarded_element(ip: IpAddr, host: Option<&str>) -> HeaderValue {
-    let mut text = match ip.to_canonical() {
-        IpAddr::V4(ip) => format!("for={ip}"),
-        IpAddr::V6(ip) => format!("for=\"[{ip}]\""),
+fn forwarded_element(peer: &Peer, host: Option<&str>) -> HeaderValue {
+    let mut text = match peer.address {
+        PeerAddress::Socket(address) => match address.ip().to_canonical() {
+            IpAddr::V4(ip) => format!("for={ip}"),
+            IpAddr::V6(ip) => format!("for=\"[{ip}]\""),
+        },
+        PeerAddress::Unix => "for=unknown".to_owned(),
     };
     if let Some(host) = host {
         text.push_str(";host=\"");
         text.push_str(host);
         text.push('"');
     }
-    text.push_str(";proto=http");
+    text.push_str(";proto=");
+    text.push_str(peer.scheme.as_str());
     HeaderValue::try_from(text).expect("addresses and a checked host are made of field characters")
 }
 
@@ -276,7 +323,7 @@ fn checked_host(value: &HeaderValue, peer: &Peer) -> Result<EffectiveHost, Refus
     if name.is_empty() || !port_is_good || !characters_are_good {
         return Err(bad());
     }
-    let forwarded = forwarded_element(peer.address.ip(), Some(authority.as_str()));
+    let forwarded = forwarded_element(peer, Some(authority.as_str()));
     // The root's dot names the same host.
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     Ok(EffectiveHost { value: value.clone(), name, forwarded })
@@ -294,8 +341,8 @@ mod tests {
         headers
     }
 
-    fn peer(trusted: &[IpNet]) -> Peer {
-        Peer::new("192.0.2.7:80".parse().expect("an address"), trusted)
+    fn peer(trusted: &[TrustedPeer]) -> Peer {
+        Peer::new(PeerAddress::Socket("192.0.2.7:80".parse().expect("an address")), trusted, Scheme::Http)
     }
 
     fn host(name: &str) -> EffectiveHost {
@@ -345,14 +392,14 @@ mod tests {
 
     #[test]
     fn only_trusted_peers_are_believed_h5() {
-        let network = "192.0.2.0/24".parse().expect("a network");
+        let network = TrustedPeer::Network("192.0.2.0/24".parse().expect("a network"));
         let sent = [
             ("x-forwarded-for", "203.0.113.9"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "api.example"),
             ("forwarded", "for=203.0.113.9"),
         ];
-        let run = |trusted: &[IpNet]| {
+        let run = |trusted: &[TrustedPeer]| {
             let mut fields = headers(&sent);
             write_forwarded(&mut fields, &peer(trusted), Some(&host("inner:8080")));
             fields
@@ -367,6 +414,24 @@ mod tests {
         assert_eq!(stranger["x-forwarded-proto"], "http");
         assert_eq!(stranger["x-forwarded-host"], "inner:8080");
         assert_eq!(stranger["forwarded"], "for=192.0.2.7;host=\"inner:8080\";proto=http");
+    }
+
+    #[test]
+    fn a_peer_without_an_address_is_unknown_and_tls_is_told_h5() {
+        let run = |trusted: &[TrustedPeer]| {
+            let peer = Peer::new(PeerAddress::Unix, trusted, Scheme::Https);
+            let host = checked_host(&HeaderValue::from_static("api"), &peer).expect("a host");
+            let mut fields = headers(&[("x-forwarded-for", "203.0.113.9"), ("forwarded", "for=203.0.113.9")]);
+            write_forwarded(&mut fields, &peer, Some(&host));
+            fields
+        };
+        let stranger = run(&[TrustedPeer::Network("0.0.0.0/0".parse().expect("a network"))]);
+        assert!(!stranger.contains_key("x-forwarded-for"));
+        assert_eq!(stranger["forwarded"], "for=unknown;host=\"api\";proto=https");
+        assert_eq!(stranger["x-forwarded-proto"], "https");
+        let trusted = run(&[TrustedPeer::Unix]);
+        assert_eq!(trusted["x-forwarded-for"], "203.0.113.9");
+        assert_eq!(trusted["forwarded"], "for=203.0.113.9, for=unknown;host=\"api\";proto=https");
     }
 
     #[test]

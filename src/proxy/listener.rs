@@ -1,18 +1,23 @@
 //! The listener: accepts connections and hands each to the worker with the fewest.
 
+pub mod address;
+pub(super) mod places;
+mod socket_file;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tracing::{debug, warn};
 
 use crate::http::drain::Drain;
+use crate::proxy::listener::address::{Address, PeerAddress, TrustedPeer};
+use crate::proxy::listener::places::Places;
+use crate::proxy::listener::socket_file::SocketFile;
 use crate::proxy::server::{Accepted, Workers};
+use crate::proxy::tls::TlsSpec;
 
 /// The pause after a failed accept: out of file descriptors, most likely.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -21,8 +26,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerSpec {
     /// Where it listens.
-    pub address: SocketAddr,
-    /// The longest time for a request's head.
+    pub address: Address,
+    /// The certificates; without them connections are in clear text.
+    pub tls: Option<TlsSpec>,
+    /// The longest time for a TLS handshake and a request's head together.
     pub header_timeout: Duration,
     /// The longest time between two chunks of a body.
     pub body_timeout: Duration,
@@ -39,13 +46,35 @@ pub struct ListenerSpec {
     /// All bodies there together, in bytes.
     pub max_spooled_bytes: u64,
     /// Peers that may set X-Forwarded-* and Forwarded.
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: Vec<TrustedPeer>,
+}
+
+/// A bound listener.
+#[derive(Debug)]
+pub enum Listener {
+    /// On an address and a port.
+    Tcp(TcpListener),
+    /// On a path, which is removed when this is dropped: before the socket is closed, which keeps its identity.
+    Unix(SocketFile, UnixListener),
+}
+
+/// A connection on its way to a worker's runtime.
+pub(super) enum Detached {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// A connection's socket.
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
 }
 
 impl Default for ListenerSpec {
     fn default() -> ListenerSpec {
         ListenerSpec {
-            address: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            address: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
+            tls: None,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
@@ -59,14 +88,65 @@ impl Default for ListenerSpec {
     }
 }
 
-/// Accepts connections for ever. At the limit the next one waits in the kernel's queue.
-pub(super) async fn accept(listener: &TcpListener, max_connections: usize, workers: &Workers, open: &Drain) {
-    let places = Arc::new(Semaphore::new(max_connections));
+impl Listener {
+    /// Listens on an address.
+    ///
+    /// # Errors
+    /// It is taken, or must not be used.
+    pub async fn bind(address: &Address) -> io::Result<Listener> {
+        match address {
+            Address::Socket(address) => Ok(Listener::Tcp(TcpListener::bind(address).await?)),
+            Address::Unix(path) => {
+                let (listener, file) = SocketFile::bind(path)?;
+                Ok(Listener::Unix(file, UnixListener::from_std(listener)?))
+            }
+        }
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn address(&self) -> io::Result<Address> {
+        Ok(match self {
+            Listener::Tcp(listener) => Address::Socket(listener.local_addr()?),
+            Listener::Unix(file, _) => Address::Unix(file.path().to_owned()),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<(Detached, PeerAddress)> {
+        match self {
+            Listener::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok((Detached::Tcp(stream.into_std()?), address.into()))
+            }
+            Listener::Unix(_, listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Detached::Unix(stream.into_std()?), PeerAddress::Unix))
+            }
+        }
+    }
+}
+
+impl Detached {
+    /// Makes it a socket of the runtime that this is called on.
+    pub(super) fn attach(self) -> io::Result<Socket> {
+        Ok(match self {
+            Detached::Tcp(stream) => Socket::Tcp(TcpStream::from_std(stream)?),
+            Detached::Unix(stream) => Socket::Unix(UnixStream::from_std(stream)?),
+        })
+    }
+}
+
+/// Accepts connections for ever.
+pub(super) async fn accept(listener: &Listener, max_connections: usize, workers: &Workers, open: &Drain) {
+    let mut places = Places::new(max_connections);
     loop {
-        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let accepted = listener.accept().await.and_then(|(stream, address)| Ok((stream.into_std()?, address)));
-        match accepted {
-            Ok((stream, address)) => workers.hand_over(Accepted { stream, address, place, open: open.begin() }),
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                let (place, activity) = places.take().await;
+                workers.hand_over(Accepted { stream, address, activity, place, open: open.begin() });
+            }
             Err(error) if is_the_clients(&error) => debug!(%error, "a connection ended before it was accepted"),
             Err(error) => {
                 warn!(%error, "cannot accept connections");

@@ -8,6 +8,7 @@ pub mod listener;
 mod read;
 pub mod router;
 pub mod server;
+pub mod tls;
 mod tunnel;
 pub mod upstream;
 

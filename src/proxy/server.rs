@@ -1,13 +1,11 @@
 //! The server: one current-thread runtime per core behind one acceptor, and their end.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{interval, timeout};
 use tracing::{info, warn};
@@ -15,12 +13,15 @@ use tracing::{info, warn};
 use crate::http::drain::{Drain, Running};
 use crate::http::layer::IdempotencyLayer;
 use crate::ledger::Ledger;
-use crate::proxy::connection::{self, Leave};
+use crate::proxy::connection::activity::Activity;
+use crate::proxy::connection::{self, Arrival, Leave};
 use crate::proxy::forward::Forward;
 use crate::proxy::gateway::{Gateway, Observer};
 use crate::proxy::headers::Via;
-use crate::proxy::listener::{ListenerSpec, accept};
+use crate::proxy::listener::address::PeerAddress;
+use crate::proxy::listener::{Detached, Listener, ListenerSpec, accept};
 use crate::proxy::router::{RouteSpec, Router};
+use crate::proxy::tls::ServerTls;
 use crate::proxy::upstream::UpstreamSpec;
 use crate::proxy::upstream::body::Sent;
 use crate::proxy::upstream::pool::{Pool, Upstream};
@@ -37,6 +38,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub struct Blueprint {
     /// The data listener.
     pub listener: ListenerSpec,
+    /// Its certificates, where it speaks TLS.
+    pub tls: Option<Arc<ServerTls>>,
     /// The routes.
     pub routes: Arc<[RouteSpec]>,
     /// How requests find them.
@@ -71,8 +74,9 @@ struct Stages {
 
 /// A connection on its way to a worker.
 pub(super) struct Accepted {
-    pub(super) stream: std::net::TcpStream,
-    pub(super) address: SocketAddr,
+    pub(super) stream: Detached,
+    pub(super) address: PeerAddress,
+    pub(super) activity: Arc<Activity>,
     pub(super) place: OwnedSemaphorePermit,
     pub(super) open: Running,
 }
@@ -103,7 +107,7 @@ impl Workers {
 ///
 /// # Errors
 /// When no worker can be started.
-pub async fn serve(blueprint: Blueprint, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+pub async fn serve(blueprint: Blueprint, listener: Listener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
     let stage = watch::Sender::new(Stage::Serving);
     let is_leaving = Arc::new(AtomicBool::new(false));
     let connections = Drain::new();
@@ -199,10 +203,10 @@ fn start(index: usize, blueprint: &Blueprint, upstreams: &Upstreams, via: &Via, 
                 .map(|(route, upstream)| Forward::new(Pool::new(upstream.clone(), index), route.policy.clone()))
                 .collect();
             let layers = (blueprint.layers)();
-            let Blueprint { listener, routes, router, observer, .. } = blueprint;
+            let Blueprint { listener, tls, routes, router, observer, .. } = blueprint;
             let gateway = Arc::new(Gateway::new(listener, router, &routes, &layers, forwards, via, observer));
             tokio::spawn(sweep(by_route, index));
-            work(gateway, accepted, count, stages).await;
+            work(gateway, tls, accepted, count, stages).await;
         });
         // Whatever is left (a store's connection, a write that did not succeed) has had its time.
         runtime.shutdown_timeout(Duration::from_millis(100));
@@ -213,6 +217,7 @@ fn start(index: usize, blueprint: &Blueprint, upstreams: &Upstreams, via: &Via, 
 /// Serves the connections that are handed over, until all is over.
 async fn work(
     gateway: Arc<Gateway>,
+    tls: Option<Arc<ServerTls>>,
     mut accepted: mpsc::UnboundedReceiver<Accepted>,
     count: Arc<AtomicUsize>,
     mut stages: Stages,
@@ -222,15 +227,15 @@ async fn work(
             next = accepted.recv() => next,
             _ = stages.stage.wait_for(|stage| *stage == Stage::Over) => return,
         };
-        let Some(Accepted { stream, address, place, open }) = next else { return };
-        let (gateway, count, mut until) = (gateway.clone(), count.clone(), stages.stage.clone());
+        let Some(Accepted { stream, address, activity, place, open }) = next else { return };
+        let (gateway, tls, count, mut until) = (gateway.clone(), tls.clone(), count.clone(), stages.stage.clone());
         let is_leaving = stages.is_leaving.clone();
         tokio::spawn(async move {
             let served = Served(count);
-            if let Ok(stream) = TcpStream::from_std(stream) {
+            if let Ok(socket) = stream.attach() {
                 let told = async move { drop(until.wait_for(|stage| *stage >= Stage::Leaving).await) };
                 let leave = Leave::new(is_leaving, told);
-                connection::serve(gateway, stream, address, leave).await;
+                connection::serve(gateway, Arrival { socket, address, activity, tls }, leave).await;
             }
             drop((open, place, served));
         });

@@ -3,7 +3,6 @@
 //! Nothing that is logged holds a body, a credential or a key; a record is named by the first digits of its id.
 
 use std::io::{IsTerminal, stderr};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{Method, StatusCode, Uri};
@@ -11,6 +10,7 @@ use tracing::info;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::proxy::listener::address::PeerAddress;
 use crate::scope::RecordId;
 
 /// How lines look.
@@ -48,7 +48,7 @@ pub fn begin(filter: &str, format: Format) -> Result<(), String> {
 /// One request, as the access line tells it.
 pub struct Access<'a> {
     /// Who asked.
-    pub peer: SocketAddr,
+    pub peer: PeerAddress,
     /// The method.
     pub method: &'a Method,
     /// The target; its query is left out, since it may hold keys and credentials.

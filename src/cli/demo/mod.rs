@@ -48,8 +48,8 @@ async fn show(answers: Answers) -> Result<(), Failure> {
         });
     };
     let mut ended = app::run(config.clone(), PortTaken::TakeAnother, &mut shutdown, tell).await;
-    if matches!(ended, Err(AppError::Bind(address, _)) if address == config.listener.address) {
-        config.listener.address.set_port(0);
+    if matches!(&ended, Err(AppError::Bind(address, _)) if *address == config.listener.address) {
+        config.listener.address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into();
         ended = app::run(config, PortTaken::TakeAnother, shutdown, tell).await;
     }
     ended.map_err(|error| Failure::Failed(error.to_string()))

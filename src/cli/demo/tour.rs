@@ -87,7 +87,7 @@ impl Tour {
     }
 
     fn pay(&self, key: &str, amount: u64) -> String {
-        let address = self.started.data;
+        let address = &self.started.data;
         format!("curl -i http://{address}/payments -H 'Idempotency-Key: {key}' -d '{{\"amount\": {amount}}}'")
     }
 

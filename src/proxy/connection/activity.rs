@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::task::Waker;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant, sleep_until};
+
+use crate::proxy::listener::places::Pressure;
 
 /// How many more requests a client may give up than it waits for. An execution goes on without its client: one that
 /// opens streams and resets them would leave behind as many as it likes.
@@ -26,6 +28,9 @@ pub struct Activity {
     /// Who reads the socket.
     reader: Mutex<Option<Waker>>,
     has_unread_body: AtomicBool,
+    /// Whether somebody else needs the place.
+    is_asked_to_leave: AtomicBool,
+    pressure: Arc<Pressure>,
     is_tunnel: AtomicBool,
     /// Of HTTP/2's answers: since when a part waits to be sent, by the answer's number.
     held: Mutex<HashMap<usize, Instant>>,
@@ -36,7 +41,7 @@ pub struct Activity {
 }
 
 impl Activity {
-    pub(in crate::proxy) fn new() -> Activity {
+    pub(in crate::proxy) fn new(pressure: Arc<Pressure>) -> Activity {
         Activity {
             opened: Instant::now(),
             requests: AtomicUsize::new(0),
@@ -45,6 +50,8 @@ impl Activity {
             awake_at: AtomicU64::new(u64::MAX),
             reader: Mutex::default(),
             has_unread_body: AtomicBool::new(false),
+            is_asked_to_leave: AtomicBool::new(false),
+            pressure,
             is_tunnel: AtomicBool::new(false),
             held: Mutex::default(),
             given_up: AtomicUsize::new(0),
@@ -56,12 +63,49 @@ impl Activity {
         self.requests.load(Ordering::Acquire) > 0
     }
 
+    /// Since when it has been without a complete request head; `None` when a request is under way, or when it was asked
+    /// to leave before.
+    pub(in crate::proxy) fn waits_since(&self) -> Option<Instant> {
+        // In one order with the end of a request and its look at the pressure: one of the two sees the other.
+        let is_free = self.requests.load(Ordering::SeqCst) == 0 && !self.is_asked_to_leave.load(Ordering::Acquire);
+        is_free.then(|| self.last_end())
+    }
+
+    /// Somebody else needs the place. A connection that has a request under way by now stays.
+    pub(in crate::proxy) fn ask_to_leave(&self) {
+        self.is_asked_to_leave.store(true, Ordering::Release);
+        if let Some(reader) = &*self.reader.lock().unwrap_or_else(PoisonError::into_inner) {
+            reader.wake_by_ref();
+        }
+    }
+
+    /// Whether to leave now. To ask while a request is under way takes the wish back.
+    pub(in crate::proxy) fn is_asked_to_leave(&self) -> bool {
+        if !self.is_asked_to_leave.load(Ordering::Acquire) {
+            return false;
+        }
+        let is_busy = self.is_busy();
+        if is_busy {
+            self.is_asked_to_leave.store(false, Ordering::Release);
+        }
+        !is_busy
+    }
+
+    /// Ready when the connection is asked to leave, for as long as nobody reads its socket.
+    pub(super) fn poll_asked_to_leave(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.wakes(cx.waker());
+        match self.is_asked_to_leave() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
     /// How many requests there were so far.
     pub(super) fn begun(&self) -> usize {
         self.begun.load(Ordering::Acquire)
     }
 
-    /// When the last request ended.
+    /// When the last request ended; before the first one, when the connection was accepted.
     pub(super) fn last_end(&self) -> Instant {
         self.opened + Duration::from_nanos(self.last_end.load(Ordering::Acquire))
     }
@@ -69,6 +113,11 @@ impl Activity {
     /// The socket's sleep lasts until then; the reader is woken when a request ends after it.
     pub(super) fn sleeps_until(&self, deadline: Instant, reader: &Waker) {
         self.awake_at.store(self.since(deadline), Ordering::Release);
+        self.wakes(reader);
+    }
+
+    /// This is who is woken.
+    fn wakes(&self, reader: &Waker) {
         let mut kept = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         if !kept.as_ref().is_some_and(|kept| kept.will_wake(reader)) {
             *kept = Some(reader.clone());
@@ -84,7 +133,9 @@ impl Activity {
     pub(in crate::proxy) fn request_ends(&self) {
         let now = self.since(Instant::now());
         self.last_end.store(now, Ordering::Release);
-        self.requests.fetch_sub(1, Ordering::AcqRel);
+        if self.requests.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.pressure.ease();
+        }
         // The sleep ended while nobody had a use for it: without a nudge nothing would begin the idle time.
         if self.awake_at.load(Ordering::Acquire) <= now
             && let Some(reader) = &*self.reader.lock().unwrap_or_else(PoisonError::into_inner)

@@ -11,14 +11,12 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::activity::Activity;
+use super::stream::ClientStream;
 use crate::failpoint;
 use crate::http::refusal::Refusal;
-use crate::proxy::read::poll_read;
 
 /// How much of an unread body is thrown away before the connection is closed, and for how long.
 const LINGER_BYTES: usize = 256 << 10;
@@ -55,7 +53,7 @@ enum Phase {
 }
 
 pub(super) struct ClientSocket {
-    stream: TcpStream,
+    stream: ClientStream,
     /// What was read to tell the protocol.
     front: Bytes,
     activity: Arc<Activity>,
@@ -80,7 +78,7 @@ enum Closing {
 impl ClientSocket {
     /// A socket on which a head is expected until `deadline`.
     pub(super) fn new(
-        stream: TcpStream,
+        stream: ClientStream,
         front: Bytes,
         activity: Arc<Activity>,
         protocol: Protocol,
@@ -131,7 +129,13 @@ impl ClientSocket {
     /// Ready when the clock of the present phase has run out. The sleep is moved only when it ends too early.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.phase == Phase::Busy {
-            self.activity.sleeps_until(self.sleep.deadline(), cx.waker());
+            let mut awake_at = self.sleep.deadline();
+            if self.clocks.idle < self.clocks.head {
+                // The sleep may last longer than the idle time: a request that ends has to begin it then.
+                let now = Instant::now();
+                awake_at = if awake_at > now + self.clocks.idle { now } else { awake_at };
+            }
+            self.activity.sleeps_until(awake_at, cx.waker());
             return Poll::Pending;
         }
         if self.sleep.deadline() > self.deadline {
@@ -149,7 +153,7 @@ impl ClientSocket {
     }
 
     /// Passes a write on, or ends it when the client has taken nothing for too long.
-    fn clocked(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn clocked<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.blocked = None;
             return written;
@@ -164,22 +168,21 @@ impl ClientSocket {
     }
 
     /// Writes a refusal beside hyper, which is about to close.
-    fn write_refusal(&self, refusal: Refusal) {
-        let response = refusal.into_response(None);
-        let mut text = format!("HTTP/1.1 {}\r\nconnection: close\r\n", response.status());
-        for (name, value) in response.headers() {
-            text.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
-        }
-        text.push_str(&format!("content-length: {}\r\n\r\n", response.body().len()));
-        let mut bytes = text.into_bytes();
-        bytes.extend_from_slice(response.body());
+    fn write_refusal(&mut self, cx: &mut Context<'_>, refusal: Refusal) {
         // Nothing was written on this connection since the last answer: the kernel has room, or nobody listens.
-        let _ = self.stream.try_write(&bytes);
+        let _ = self.stream.poll_write(cx, &refusal_bytes(refusal));
+    }
+
+    /// Ends a connection on which a head is expected: without hyper, which would be silent.
+    fn give_up(&mut self, cx: &mut Context<'_>, refusal: Refusal, reason: &'static str) -> io::Error {
+        self.write_refusal(cx, refusal);
+        let _ = self.stream.poll_close_our_side(cx);
+        io::Error::new(io::ErrorKind::TimedOut, reason)
     }
 
     /// Puts a problem in the place of hyper's own answer to a head that it cannot parse, which has no body. Whatever
     /// else goes through here has other fields in front.
-    fn replace_bare_answer(&self, bytes: &[u8]) -> bool {
+    fn replace_bare_answer(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> bool {
         let is_bare = |status: &str| {
             let rest = bytes.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.strip_prefix(status.as_bytes()));
             rest.is_some_and(|rest| rest.starts_with(b"\r\nconnection: close\r\ncontent-length: 0\r\ndate: "))
@@ -188,9 +191,9 @@ impl ClientSocket {
             return false;
         }
         if is_bare("400 Bad Request") {
-            self.write_refusal(Refusal::BadRequest("The request is not well-formed HTTP.".into()));
+            self.write_refusal(cx, Refusal::BadRequest("The request is not well-formed HTTP.".into()));
         } else if is_bare("431 Request Header Fields Too Large") || is_bare("414 URI Too Long") {
-            self.write_refusal(Refusal::HeadTooLarge);
+            self.write_refusal(cx, Refusal::HeadTooLarge);
         } else {
             return false;
         }
@@ -203,12 +206,16 @@ impl ClientSocket {
         if self.sleep.deadline() != *until {
             self.sleep.as_mut().reset(*until);
         }
+        let socket = self.stream.socket();
         let mut scrap = [0; 8192];
-        while *left > 0 && self.sleep.as_mut().poll(cx).is_pending() {
-            if ready!(self.stream.poll_read_ready(cx)).is_err() {
+        while *left > 0
+            && self.sleep.as_mut().poll(cx).is_pending()
+            && self.activity.poll_asked_to_leave(cx).is_pending()
+        {
+            if ready!(socket.poll_readable(cx)).is_err() {
                 break;
             }
-            match self.stream.try_read(&mut scrap) {
+            match socket.try_read(&mut scrap) {
                 Ok(0) => break,
                 Ok(bytes) => *left = left.saturating_sub(bytes),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -217,6 +224,19 @@ impl ClientSocket {
         }
         Poll::Ready(())
     }
+}
+
+/// A refusal as HTTP/1.1 that ends the connection.
+pub(super) fn refusal_bytes(refusal: Refusal) -> Vec<u8> {
+    let response = refusal.into_response(None);
+    let mut text = format!("HTTP/1.1 {}\r\nconnection: close\r\n", response.status());
+    for (name, value) in response.headers() {
+        text.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
+    }
+    text.push_str(&format!("content-length: {}\r\n\r\n", response.body().len()));
+    let mut bytes = text.into_bytes();
+    bytes.extend_from_slice(response.body());
+    bytes
 }
 
 impl Read for ClientSocket {
@@ -229,7 +249,7 @@ impl Read for ClientSocket {
             return Poll::Ready(Ok(()));
         }
         this.look_at_phase();
-        match poll_read(&this.stream, cx, &mut buf, usize::MAX) {
+        match this.stream.poll_read(cx, &mut buf) {
             Poll::Ready(Ok(bytes)) => {
                 if bytes > 0 {
                     this.bytes_came();
@@ -238,11 +258,17 @@ impl Read for ClientSocket {
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
-                ready!(this.poll_overdue(cx));
+                let is_overdue = this.poll_overdue(cx).is_ready();
                 match this.phase {
+                    // Asked after the waker was left: who asks wakes.
+                    _ if !is_overdue && !this.activity.is_asked_to_leave() => Poll::Pending,
+                    Phase::Head if is_overdue => {
+                        let slow = "the request's head came too slowly";
+                        Poll::Ready(Err(this.give_up(cx, Refusal::RequestTimeout, slow)))
+                    }
                     Phase::Head => {
-                        this.write_refusal(Refusal::RequestTimeout);
-                        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the request's head came too slowly")))
+                        let full = "a connection without a request makes room for another one";
+                        Poll::Ready(Err(this.give_up(cx, Refusal::Overloaded, full)))
                     }
                     // As if the client had closed.
                     Phase::Idle | Phase::Busy => Poll::Ready(Ok(())),
@@ -254,11 +280,11 @@ impl Read for ClientSocket {
 
 impl Write for ClientSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.replace_bare_answer(buf) {
+        if self.replace_bare_answer(cx, buf) {
             return Poll::Ready(Ok(buf.len()));
         }
         let cut = if failpoint::is_armed("replying") { CUT_BYTES.min(buf.len()) } else { buf.len() };
-        let written = tokio::io::AsyncWrite::poll_write(Pin::new(&mut self.stream), cx, &buf[..cut]);
+        let written = self.stream.poll_write(cx, &buf[..cut]);
         let written = ready!(self.clocked(cx, written));
         failpoint::reach("replying");
         Poll::Ready(written)
@@ -270,13 +296,13 @@ impl Write for ClientSocket {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
-        if self.replace_bare_answer(first) {
+        if self.replace_bare_answer(cx, first) {
             return Poll::Ready(Ok(first.len()));
         }
         if failpoint::is_armed("replying") {
             return self.poll_write(cx, first);
         }
-        let written = tokio::io::AsyncWrite::poll_write_vectored(Pin::new(&mut self.stream), cx, bufs);
+        let written = self.stream.poll_write_vectored(cx, bufs);
         self.clocked(cx, written)
     }
 
@@ -284,16 +310,24 @@ impl Write for ClientSocket {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // TLS holds some of what was written.
+        let flushed = self.stream.poll_flush(cx);
+        if self.blocked.is_none() && flushed.is_ready() {
+            return flushed;
+        }
+        self.clocked(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Closing::No = self.closing {
-            let _ = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
-            let left = if self.activity.has_unread_body() { LINGER_BYTES } else { 0 };
-            self.closing = Closing::Lingering(left, Instant::now() + LINGER);
+        let this = &mut *self;
+        if let Closing::No = this.closing {
+            // TLS may hold the end of an answer, which has the time of an answer. Whether it went: there is no more to say.
+            let closed = this.stream.poll_close_our_side(cx);
+            let _ = ready!(this.clocked(cx, closed));
+            let left = if this.activity.has_unread_body() { LINGER_BYTES } else { 0 };
+            this.closing = Closing::Lingering(left, Instant::now() + LINGER);
         }
-        self.poll_linger(cx).map(Ok)
+        this.poll_linger(cx).map(Ok)
     }
 }

@@ -53,6 +53,18 @@ fn a_scope_needs_its_parameter_in_the_path() {
 }
 
 #[test]
+fn a_scope_of_certificates_needs_an_authority() {
+    let message = "the scope takes the client's certificate, but the listener has no `client_ca`";
+    assert_one(SCOPE, "scope = [\"host\", «\"client-cert\"»]\n", Severity::Error, message, Some("client_ca = "));
+    let scoped = edited(SCOPE, "scope = [\"client-cert\"]\n");
+    let with_tls = |tls: &str| load_text(&scoped.replace(LISTENER, &format!("[listener]\ntls = {tls}\n")));
+    let found = with_tls("{ cert = \"cert.pem\", key = \"key.pem\" }").diagnostics;
+    assert!(found.len() == 1 && found[0].message.contains(message), "{found:#?}");
+    let good = with_tls("{ cert = \"cert.pem\", key = \"key.pem\", client_ca = \"clients.pem\" }");
+    assert_eq!(good.diagnostics, []);
+}
+
+#[test]
 fn a_body_that_does_not_count_cannot_have_a_form() {
     let to = "[defaults]\nfingerprint = { parts = [\"path\"], body = «\"json\"» }\n";
     assert_one(DEFAULTS, to, Severity::Error, "`parts` leaves the body out", None);

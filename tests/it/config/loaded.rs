@@ -9,6 +9,7 @@ use onceproxy::OnUnknown;
 use onceproxy::config::Config;
 use onceproxy::config::load::Overrides;
 use onceproxy::http::policy::{KeyRule, Methods, Mode, Policy};
+use onceproxy::proxy::tls::ClientAuth;
 use onceproxy::proxy::upstream::Transport;
 use onceproxy::stores::url::StoreUrl;
 use secrecy::ExposeSecret;
@@ -214,4 +215,17 @@ fn a_file_without_upstreams_takes_the_one_of_the_flag() {
     let report = load_with(&text, &Overrides { upstream: Some("http://h:1".into()), ..Overrides::default() });
     assert_eq!(report.diagnostics, []);
     assert_eq!(report.config.map(|config| config.upstreams[0].port), Some(1));
+}
+
+#[test]
+fn a_listener_may_speak_tls_on_a_path_and_trust_it() {
+    let text = edited("address = \"127.0.0.1:8080\"", "address = \"unix:/run/once.sock\"");
+    let tls =
+        "tls = { cert = \"cert.pem\", key = \"key.pem\", client_ca = \"clients.pem\", client_auth = \"optional\" }";
+    let more = format!("[listener]\n{tls}\ntrusted_proxies = [\"unix\", \"10.0.0.0/8\"]\n");
+    let listener = config(&text.replace("[listener]\n", &more)).listener;
+    assert_eq!(listener.address.to_string(), "unix:/run/once.sock");
+    let tls = listener.tls.expect("it speaks TLS");
+    assert_eq!((tls.cert.to_str(), tls.client_auth), (Some("cert.pem"), ClientAuth::Optional));
+    assert_eq!(listener.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(), ["unix", "10.0.0.0/8"]);
 }

@@ -182,7 +182,6 @@ fn sources_headers_and_pointers_are_checked() {
 #[test]
 fn what_is_not_built_is_refused_by_name() {
     assert_errors(&[
-        (LISTENER, "[listener]\ntls = «{ cert = \"c\", key = \"k\" }»\n", "`tls` is not built yet"),
         (STORE, "[store]\ndurability = «\"replicas:2\"»\n", "is not built yet: this release has \"primary\" only"),
         (STORE, "[store]\ndurability = «\"fsync\"»\n", "is not built yet: this release has \"primary\" only"),
         (STORE, "[store]\nencryption = «{ active = \"a\", keys = [] }»\n", "`encryption` is not built yet"),
@@ -190,11 +189,42 @@ fn what_is_not_built_is_refused_by_name() {
         (STORE, "[store]\nhmac_key = «{ env = \"K\" }»\n", "`hmac_key` is not built yet"),
         (UPSTREAM_URL, "url = «\"h2c:h:1\"»\n", "is not a URL"),
         (SCOPE, "scope = [«\"jwt:sub\"»]\n", "\"jwt:sub\" is not built yet"),
-        (SCOPE, "scope = [«\"client-cert\"»]\n", "\"client-cert\" is not built yet"),
         (STORE_URL, "url = «\"postgres://h/db\"»\n", "postgres are not built yet"),
         (STORE_URL, "url = «\"redis-cluster://a:1,b:2\"»\n", "redis-cluster are not built yet"),
         (STORE_URL, "url = «\"redis-sentinel://a:1/m/0\"»\n", "redis-sentinel are not built yet"),
     ]);
+}
+
+#[test]
+fn certificates_have_to_be_there_and_fit_together() {
+    let tls = |settings: &str| format!("[listener]\ntls = {settings}\n");
+    for (settings, message) in [
+        ("«{ cert = \"cert.pem\" }»", "`tls` has no `key`"),
+        ("«{ key = \"key.pem\" }»", "`tls` has no `cert`"),
+        ("«\"cert.pem\"»", "`tls` is a table of settings"),
+        ("{ cert = \"cert.pem\", key = \"key.pem\", «ca» = \"clients.pem\" }", "unknown setting `ca` in `tls`"),
+        ("{ cert = «\"gone.pem\"», key = \"key.pem\" }", "`cert`: gone.pem cannot be read"),
+        ("{ cert = «\"token.txt\"», key = \"key.pem\" }", "`cert`: token.txt has no certificate"),
+        ("{ cert = \"cert.pem\", key = «\"cert.pem\"» }", "`key`: cert.pem has no private key"),
+        (
+            "{ cert = \"cert.pem\", key = «\"other-key.pem\"» }",
+            "`key`: other-key.pem is not the key of the certificate",
+        ),
+        (
+            "{ cert = \"cert.pem\", key = \"key.pem\", client_ca = «\"empty.txt\"» }",
+            "`client_ca`: empty.txt has no cert",
+        ),
+        (
+            "{ cert = \"cert.pem\", key = \"key.pem\", client_auth = «\"optional\"» }",
+            "`client_auth` says who has to have a certificate, but there is no `client_ca`",
+        ),
+        (
+            "{ cert = \"cert.pem\", key = \"key.pem\", client_ca = \"clients.pem\", client_auth = «\"maybe\"» }",
+            "none of \"required\", \"optional\"",
+        ),
+    ] {
+        assert_one(LISTENER, &tls(settings), Severity::Error, message, None);
+    }
 }
 
 #[test]
@@ -205,6 +235,13 @@ fn addresses_and_urls_are_checked() {
         ("address = \"127.0.0.1:9180\"", "address = «\"0.0.0.0:9180\"»", "there is no token", "ONCEPROXY_ADMIN_TOKEN"),
         (LISTENER, "[listener]\ntrusted_proxies = [«\"10.0.0.0/99\"»]\n", "neither an address nor a network", "/8"),
     ]);
+    assert_errors(&[
+        ("address = \"127.0.0.1:8080\"", "address = «\"unix:once.sock\"»", "but a socket has a whole path"),
+        ("address = \"127.0.0.1:8080\"", "address = «\"unix:\"»", "but a socket has a whole path"),
+        ("address = \"127.0.0.1:9180\"", "address = «\"unix:/run/a.sock\"»", "not an address and a port"),
+    ]);
+    let long = format!("address = «\"unix:/{}\"»", "x".repeat(103));
+    assert_one("address = \"127.0.0.1:8080\"", &long, Severity::Error, "has at most 103 bytes", None);
     assert_errors(&[
         (UPSTREAM_URL, "url = «\"127.0.0.1:9000\"»\n", "is not an http URL"),
         (UPSTREAM_URL, "url = «\"http://\"»\n", "has no valid host"),

@@ -45,7 +45,7 @@ path = "/{*rest}"
 upstream = "api"
 "#;
 
-/// Loads a text with one environment variable and one file to take secrets from.
+/// Loads a text with one environment variable to take secrets from, and some files.
 fn load_text(text: &str) -> Report {
     load_with(text, &Overrides::default())
 }
@@ -72,7 +72,7 @@ fn pem(name: &str) -> io::Result<String> {
     });
     let (authority, [ours, other]) = &*MADE;
     match name {
-        "ca.pem" | "/etc/onceproxy/internal-ca.pem" => Ok(authority.pem()),
+        "ca.pem" | "clients.pem" | "/etc/onceproxy/internal-ca.pem" => Ok(authority.pem()),
         "cert.pem" => Ok(ours.cert.clone()),
         "key.pem" => Ok(ours.key.clone()),
         "other-key.pem" => Ok(other.key.clone()),

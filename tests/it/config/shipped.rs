@@ -57,7 +57,11 @@ fn the_example_has_every_setting_and_no_other() {
         .into_iter()
         .map(|(path, _)| path)
         .filter(|path| !path.starts_with("routes.policy."))
-        .map(|path| if path.contains("fingerprint.") { "defaults.fingerprint".to_owned() } else { path })
+        .map(|path| match () {
+            () if path.contains("fingerprint.") => "defaults.fingerprint".to_owned(),
+            () if path.starts_with("listener.tls.") => "listener.tls".to_owned(),
+            () => path,
+        })
         .collect();
     written.push("routes.policy".to_owned());
     known.push("routes.policy".to_owned());
@@ -71,6 +75,10 @@ fn the_example_has_every_setting_and_no_other() {
         assert!(fingerprint.value.contains(name));
     }
     assert!(EXAMPLE.contains("omit = ["));
+    let tls = lines.iter().find(|line| line.name == "tls").expect("it is there");
+    for name in ["cert", "key", "client_ca", "client_auth"] {
+        assert!(tls.value.contains(&format!("{name} = ")));
+    }
 }
 
 #[test]

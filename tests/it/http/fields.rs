@@ -73,8 +73,8 @@ fn only_trusted_peers_are_believed_h5() {
     assert_eq!(request.one("x-forwarded-proto"), "http");
     assert_eq!(request.one("x-forwarded-host"), "api:80");
     assert_eq!(request.one("forwarded"), "for=127.0.0.1;host=\"api:80\";proto=http");
-    let network = "127.0.0.0/8".parse().expect("a network");
-    let trusting = Setup::new().listener(|listener| listener.trusted_proxies = vec![network]).start();
+    let network: ipnet::IpNet = "127.0.0.0/8".parse().expect("a network");
+    let trusting = Setup::new().listener(|listener| listener.trusted_proxies = vec![network.into()]).start();
     trusting.send(sent);
     let request = trusting.upstream.last();
     assert_eq!(request.one("x-forwarded-for"), "203.0.113.9, 127.0.0.1");

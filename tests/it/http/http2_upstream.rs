@@ -59,6 +59,25 @@ fn a_refused_stream_goes_over_another_connection_h27() {
 }
 
 #[test]
+fn a_large_body_whose_stream_was_refused_is_sent_again_from_its_start_h27() {
+    let upstream = FrameUpstream::start(|asked| match asked.number {
+        1 => Act::Refuse,
+        _ => Act::Answer,
+    });
+    let proxy = proxy_before(&upstream);
+    let mut connection = proxy.connect();
+    // So large that it lies in a file.
+    let body: String = (0..60_000).map(|number| format!("{number},")).collect();
+    for (key, body) in [("a", "x"), ("b", &body)] {
+        let request = super::raw::post("/", &format!("idempotency-key: {key}\r\n"), body);
+        let answer = super::raw::exchange(&mut connection, &request);
+        assert_eq!(answer.one("idempotency-status"), "executed", "{}", answer.text());
+        assert!(upstream.body() == body.as_bytes());
+    }
+    assert_eq!((upstream.asked(), upstream.acted()), (3, 2));
+}
+
+#[test]
 fn a_stream_that_is_always_refused_frees_the_key() {
     let upstream = FrameUpstream::start(|_| Act::Refuse);
     let proxy = proxy_before(&upstream);

@@ -136,6 +136,27 @@ fn the_idle_clock_runs_after_a_long_request_and_after_one_that_was_answered_at_o
 }
 
 #[test]
+fn an_idle_time_that_is_shorter_than_the_heads_counts_from_the_last_answer() {
+    let proxy = Setup::new()
+        .listener(|listener| {
+            listener.header_timeout = Duration::from_secs(9);
+            listener.idle_timeout = Duration::from_millis(500);
+        })
+        .start();
+    let mut stream = proxy.connect();
+    // One answer with a body, and one without.
+    stream.write_all(post("/", "", "x").as_bytes()).expect("the proxy reads");
+    assert_eq!(read_message(&mut stream, true).expect("an answer").status(), 200);
+    proxy.upstream.answers("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    stream.write_all(post("/", "", "x").as_bytes()).expect("the proxy reads");
+    assert_eq!(read_message(&mut stream, true).expect("an answer").status(), 200);
+    let idle_since = Instant::now();
+    assert_eq!(stream.read(&mut [0]).expect("the end"), 0);
+    let idle = idle_since.elapsed();
+    assert!((Duration::from_millis(400)..Duration::from_secs(4)).contains(&idle), "{idle:?}");
+}
+
+#[test]
 fn a_client_that_takes_nothing_of_its_answer_does_not_hold_the_upstream() {
     let proxy = Setup::new()
         .listener(|listener| listener.body_timeout = Duration::from_millis(400))

@@ -1,5 +1,7 @@
 //! What a gateway owes, in raw bytes: the numbers are those of the requirements in the proxy's HTTP page.
 
+mod certificates;
+mod crowd;
 mod fields;
 mod forwarding;
 mod frames;
@@ -13,6 +15,8 @@ mod limits;
 pub mod raw;
 mod replay;
 mod targets;
+mod tls;
+mod unix;
 mod upgrade;
 mod upstream_race;
 mod upstream_tls;

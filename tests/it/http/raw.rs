@@ -194,6 +194,7 @@ pub fn answer_with(response: &'static str) -> Script {
 
 /// A proxy in this process, ended when dropped.
 pub struct Proxy {
+    /// Nowhere, where the proxy listens on a path.
     pub address: SocketAddr,
     pub upstream: Upstream,
     stop: Option<oneshot::Sender<()>>,
@@ -212,7 +213,7 @@ impl Setup {
     pub fn new() -> Setup {
         Setup {
             listener: ListenerSpec {
-                address: SocketAddr::from(([127, 0, 0, 1], 0)),
+                address: SocketAddr::from(([127, 0, 0, 1], 0)).into(),
                 shutdown_grace: Duration::from_secs(1),
                 ..ListenerSpec::default()
             },
@@ -284,7 +285,8 @@ impl Setup {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let shutdown = async move { drop(stopped.await) };
             let run = app::run(config, PortTaken::Fail, shutdown, |told| {
-                started.send(told.data).expect("the test waits");
+                let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+                started.send(told.data.socket().unwrap_or(nowhere)).expect("the test waits");
             });
             runtime.block_on(run).expect("the proxy runs");
         });

@@ -2,6 +2,7 @@
 
 use http::Request;
 use onceproxy::Policy;
+use onceproxy::http::ClientCert;
 use onceproxy::http::attempt::PathParams;
 use onceproxy::http::policy::ScopeSource;
 
@@ -65,7 +66,9 @@ async fn the_host_of_the_target_wins_and_case_does_not_count_h9_h44() {
         request.header("host", "b.example").body(full("100")).expect("a request")
     };
     stand.send(field("a.example")).await.is_executed();
-    stand.send(field("A.EXAMPLE")).await.is_replayed();
+    for same in ["A.EXAMPLE", "a.example.", "a.example:80", "a.example:443"] {
+        stand.send(field(same)).await.is_replayed();
+    }
     stand.send(target()).await.is_replayed();
     stand.send(field("b.example")).await.is_executed();
 }
@@ -136,12 +139,29 @@ async fn a_function_finds_the_scope_in_the_extensions() {
 }
 
 #[tokio::test]
+async fn the_certificates_subject_is_found_in_the_extensions() {
+    let stand = scoped(ScopeSource::ClientCert);
+    let of = |subject: &'static str| {
+        move || {
+            let mut request = charge("k", "100");
+            request.extensions_mut().insert(ClientCert(subject.into()));
+            request
+        }
+    };
+    assert_executions(&stand, &[&of("CN=alice"), &of("CN=bob")], 2).await;
+    let answer = stand.send(charge("k", "100")).await;
+    answer.is_refusal(400, "scope-missing", Effect::None);
+    assert!(answer.problem()["detail"].as_str().expect("a text").contains("client certificate"));
+}
+
+#[tokio::test]
 async fn a_missing_source_is_refused_before_the_body_is_read() {
     for source in [
         ScopeSource::Header("x-account".parse().expect("a name")),
         ScopeSource::Cookie("session".into()),
         ScopeSource::Query("account".into()),
         ScopeSource::Path("account".into()),
+        ScopeSource::ClientCert,
     ] {
         let stand = scoped(source);
         let request = Request::post("/charges").header("idempotency-key", "k").body(endless(b"1")).expect("a request");

@@ -361,7 +361,7 @@ impl History {
 fn ledger_answers_as_the_plain_model_does() {
     let histories = proptest::collection::vec(step(), 1..80);
     let seen = std::cell::RefCell::new(Seen::default());
-    let config = Config { cases: 400, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 1200, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
         .run(&histories, |steps| {
             let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,6 +1,7 @@
 //! Servers and clients for the tests.
 
 pub mod authority;
+pub mod certificates;
 pub mod client;
 pub mod proxy;
 pub mod redis;

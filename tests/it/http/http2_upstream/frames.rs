@@ -1,5 +1,6 @@
 //! An HTTP/2 server made of frames (RFC 9113 section 4), for what no library would do.
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +14,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -70,6 +72,8 @@ struct Shared {
     more: Condvar,
     acted: AtomicUsize,
     connections: AtomicUsize,
+    /// The body of the last request that came whole.
+    body: Mutex<Vec<u8>>,
 }
 
 impl FrameUpstream {
@@ -88,6 +92,7 @@ impl FrameUpstream {
             more: Condvar::new(),
             acted: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            body: Mutex::default(),
         });
         let accepted = shared.clone();
         thread::spawn(move || {
@@ -115,6 +120,11 @@ impl FrameUpstream {
         self.shared.acted.load(Ordering::Acquire)
     }
 
+    /// The body of the last request that came whole.
+    pub fn body(&self) -> Vec<u8> {
+        self.shared.body.lock().expect("nobody panics in here").clone()
+    }
+
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Acquire)
     }
@@ -128,6 +138,7 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let mut settings = MAX_CONCURRENT_STREAMS.to_vec();
     settings.extend(shared.streams.to_be_bytes());
     send(&mut stream, SETTINGS, 0, 0, &settings)?;
+    let mut bodies: HashMap<u32, Vec<u8>> = HashMap::new();
     loop {
         let mut head = [0; 9];
         stream.read_exact(&mut head)?;
@@ -136,10 +147,18 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
         let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
         let mut payload = vec![0; length];
         stream.read_exact(&mut payload)?;
+        if kind == DATA && !payload.is_empty() {
+            // What came makes room for more.
+            for opened in [0, id] {
+                send(&mut stream, WINDOW_UPDATE, 0, opened, &(payload.len() as u32).to_be_bytes())?;
+            }
+            bodies.entry(id).or_default().extend(&payload);
+        }
         match kind {
             SETTINGS if flags & ACK == 0 => send(&mut stream, SETTINGS, ACK, 0, &[])?,
             PING if flags & ACK == 0 => send(&mut stream, PING, ACK, 0, &payload)?,
             DATA | HEADERS if flags & END_STREAM != 0 => {
+                *shared.body.lock().expect("nobody panics in here") = bodies.remove(&id).unwrap_or_default();
                 let number = {
                     let mut asked = shared.asked.lock().expect("nobody panics in here");
                     *asked += 1;
