@@ -1,35 +1,43 @@
 //! The application: a configuration made into a store, a ledger, a stack per route, and servers, and drained.
 
+mod changes;
+pub mod listen;
+mod observe;
+pub mod reload;
+mod workshop;
+
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use secrecy::ExposeSecret;
-use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::interval;
 use tracing::{debug, info, warn};
 
-use crate::admin::{self, Admin, AdminRoute};
-use crate::config::{AdminConfig, Config};
+use self::listen::{AdminListener, Inherited, Listeners, Origin, bind_later};
+use self::reload::{Queue, Reloader, Reloads};
+use self::workshop::{Workshop, desk};
+use crate::admin::{self, Admin, SharedDesk};
+use crate::config::{Config, StoreConfig};
 use crate::http::budget::Budget;
 use crate::http::drain::Drain;
-use crate::http::layer::IdempotencyLayer;
 use crate::http::spool::Spool;
 use crate::ledger::Ledger;
 use crate::ledger::store::{Severity, Store};
-use crate::proxy::gateway::{Exchange, Observer};
+use crate::proxy::listener::ListenerSpec;
 use crate::proxy::listener::address::Address;
-use crate::proxy::listener::{Listener, ListenerSpec};
-use crate::proxy::router::{RouteError, RouteSpec, Router};
-use crate::proxy::server::{self, Blueprint};
+use crate::proxy::router::RouteError;
+use crate::proxy::server::{Blueprint, Server};
 use crate::proxy::tls::{ServerTls, TlsError};
+use crate::stores::late::LateStore;
 use crate::stores::url::{OpenError, OpenStore};
-use crate::telemetry::logs::Access;
-use crate::telemetry::metrics::{Metrics, RouteMetrics};
+use crate::telemetry::logs::Levels;
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::timed::TimedStore;
 
 /// How often records past their keep are removed where the store does not do it, and how many at once.
@@ -37,6 +45,9 @@ const PURGE_EVERY: Duration = Duration::from_secs(10);
 const PURGE_BATCH: usize = 1000;
 /// How often measured durations are sorted into their buckets.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// How often a store is tried again that the process before this one has.
+const TRY_STORE_EVERY: Duration = Duration::from_millis(20);
 
 /// Why the program ends.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +67,12 @@ pub enum AppError {
     /// There is no TLS with these certificates.
     #[error("cannot use the listener's certificates: {0}")]
     Tls(#[from] TlsError),
+    /// A socket that was inherited is none that can be listened on.
+    #[error("cannot use an inherited socket: {0}")]
+    Inherit(#[source] io::Error),
+    /// The admin listener can be reached from outside, and has no token.
+    #[error("the inherited admin socket {0} can be reached from outside, and there is no token")]
+    Unguarded(SocketAddr),
     /// No thread or runtime.
     #[error("cannot start a worker: {0}")]
     Worker(#[source] io::Error),
@@ -85,6 +102,57 @@ pub enum PortTaken {
     TakeAnother,
 }
 
+/// A moment in a proxy's life that a supervisor is told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// It takes requests.
+    Ready,
+    /// It reads its configuration again.
+    Reloading,
+    /// It takes no more requests.
+    Stopping,
+}
+
+/// Reads the configuration again; an error is the report of what is wrong with it.
+pub type Source = Arc<dyn Fn() -> Result<Config, String> + Send + Sync>;
+
+/// What a proxy finds where it is started.
+pub struct Surroundings {
+    /// What to do when the admin port is taken.
+    pub admin_port: PortTaken,
+    /// Sockets that are there already.
+    pub inherited: Inherited,
+    /// Where a reload gets its configuration from; without one there is none.
+    pub source: Option<Source>,
+    /// Changes what is logged.
+    pub levels: Levels,
+    /// Is told of the moments of its life.
+    pub tell: Arc<dyn Fn(Moment) + Send + Sync>,
+    reloads: Reloads,
+    queue: Queue,
+}
+
+impl Surroundings {
+    /// Nothing in particular.
+    pub fn new(admin_port: PortTaken) -> Surroundings {
+        let (reloads, queue) = reload::queue();
+        Surroundings {
+            admin_port,
+            inherited: Inherited::default(),
+            source: None,
+            levels: Levels::default(),
+            tell: Arc::new(|_| {}),
+            reloads,
+            queue,
+        }
+    }
+
+    /// Asks the proxy for reloads.
+    pub fn reloads(&self) -> Reloads {
+        self.reloads.clone()
+    }
+}
+
 /// Runs the proxy until `shutdown`, then drains it. Says what it listens on once requests can come.
 ///
 /// # Errors
@@ -95,60 +163,140 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
     started: impl FnOnce(Started),
 ) -> Result<(), AppError> {
+    run_in(Surroundings::new(admin_port), config, shutdown, started).await
+}
+
+/// As [`run`], with sockets, reloads and a supervisor.
+///
+/// Where the data socket is inherited and another process has the store, that one is taken for the process before
+/// this one: requests wait in the kernel's queue until it has drained, and `/ready` says so.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_in(
+    surroundings: Surroundings,
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+    started: impl FnOnce(Started),
+) -> Result<(), AppError> {
+    let Surroundings { admin_port, inherited, source, levels, tell, reloads, queue } = surroundings;
+    let mut shutdown = pin!(shutdown);
     let metrics = Metrics::new().map_err(|error| AppError::Metrics(error.to_string()))?;
     let spool = spool(&config.listener)?;
-    let store = config.store.url.open(&config.store.options)?;
+    let (store, late) = open(&config.store, inherited.data.is_some())?;
     let own_store = timed(&store, &metrics);
-    preflight(&*own_store).await?;
+    if late.is_none() {
+        preflight(&*own_store).await?;
+    }
     let ledger = Ledger::over(own_store.clone()).patience(config.store.options.command_timeout * 2);
     let tls = config.listener.tls.clone().map(ServerTls::open).transpose()?.map(Arc::new);
-    let bound = |error| AppError::Bind(config.listener.address.clone(), error);
-    let data = Listener::bind(&config.listener.address).await.map_err(bound)?;
-    let admin_listener = match &config.admin {
-        Some(admin) => Some(bind(admin.address, admin_port).await?),
-        None => None,
+    let Listeners { data, data_origin, admin: admin_listener } =
+        Listeners::open(&config, inherited, admin_port).await?;
+    let workshop = Workshop {
+        budget: Budget::new(config.listener.max_buffered_bytes),
+        drain: Drain::new(),
+        metrics: metrics.clone(),
+        spool,
     };
-    let router = Arc::new(Router::new(&config.routes).map_err(|(index, error)| AppError::Route(index, error))?);
-    let drain = Drain::new();
-    let routes: Arc<[RouteSpec]> = config.routes.clone().into();
-    let observer = Arc::new(Telemetry::new(&routes, &metrics, config.log.access));
-    let blueprint = Blueprint {
-        listener: config.listener.clone(),
+    let generation = workshop.generation(&config, &workshop.spool)?;
+    let desk = SharedDesk::new(desk(&config, &generation));
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let server = Server::start(Blueprint {
+        generation,
         tls: tls.clone(),
-        routes: routes.clone(),
-        router: router.clone(),
-        layers: layers(&config, spool, store.clone(), ledger.clone(), drain.clone(), observer.clone(), metrics.clone()),
-        observer,
-        drain,
+        drain: workshop.drain.clone(),
         ledger: ledger.clone(),
-        workers: std::thread::available_parallelism().map_or(1, NonZero::get),
-    };
+        ledgers: (0..workers).map(|_| ledger.through(timed(&store, &metrics))).collect(),
+    })
+    .map_err(AppError::Worker)?;
     let is_draining = Arc::new(AtomicBool::new(false));
-    let address =
-        |listener: &TcpListener, asked: SocketAddr| listener.local_addr().map_err(|e| AppError::Bind(asked.into(), e));
-    let told = Started {
-        data: data.address().map_err(bound)?,
-        admin: match (&admin_listener, &config.admin) {
-            (Some(listener), Some(admin)) => Some(address(listener, admin.address)?),
-            _ => None,
-        },
+    let (leaving, has_left) = watch::channel(());
+    let admin_origin = admin_listener.origin();
+    let told = Started { data: data.address().map_err(AppError::Inherit)?, admin: admin_listener.address()? };
+    let admin = Admin {
+        ledger,
+        desk: desk.clone(),
+        metrics: metrics.clone(),
+        is_draining: is_draining.clone(),
+        reload: reloads.for_admin(),
     };
-    if let (Some(listener), Some(admin)) = (admin_listener, &config.admin) {
-        let admin = admin_of(admin, &ledger, &routes, &router, &metrics, is_draining.clone());
-        tokio::spawn(admin::serve(Arc::new(admin), listener, std::future::pending()));
-    }
-    if let Some(tls) = tls {
+    tokio::spawn(serve_admin(admin, admin_listener, has_left));
+    tokio::spawn(purge(own_store.clone()));
+    tokio::spawn(upkeep(metrics));
+    if let Some(tls) = tls.clone() {
         tokio::spawn(tls.watch());
     }
-    tokio::spawn(purge(own_store));
-    tokio::spawn(upkeep(metrics));
+    if let Some(late) = late {
+        let admin = told.admin.map(|admin| admin.to_string());
+        info!(admin, "another process has the store: requests wait until it has left");
+        tokio::select! {
+            opened = wait_for_store(&config.store, &late) => opened?,
+            () = &mut shutdown => return Ok(()),
+        }
+        preflight(&*own_store).await?;
+    }
+    let switch = server.switch();
+    let reloader =
+        Reloader { config, source, workshop, switch, desk, tls, levels, data_origin, admin_origin, tell: tell.clone() };
+    tokio::spawn(reloader.run(queue));
     let shutdown = async {
         shutdown.await;
         info!("draining");
+        tell(Moment::Stopping);
         is_draining.store(true, Ordering::Release);
+        drop(leaving);
     };
     started(told);
-    server::serve(blueprint, data, shutdown).await.map_err(AppError::Worker)
+    tell(Moment::Ready);
+    server.serve(data, shutdown).await;
+    Ok(())
+}
+
+/// Opens the store. One that another process has is waited for where that process may be the one before this one.
+fn open(config: &StoreConfig, has_forerunner: bool) -> Result<(OpenStore, Option<LateStore>), AppError> {
+    match config.url.open(&config.options) {
+        Ok(store) => Ok((store, None)),
+        Err(error) if error.is_in_use() && has_forerunner => {
+            let late = LateStore::new("another process has the store; it is waited for");
+            Ok((OpenStore::over(Arc::new(late.clone())), Some(late)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn wait_for_store(config: &StoreConfig, late: &LateStore) -> Result<(), AppError> {
+    let mut ticks = interval(TRY_STORE_EVERY);
+    loop {
+        ticks.tick().await;
+        let config = config.clone();
+        let opened = tokio::task::spawn_blocking(move || config.url.open(&config.options)).await;
+        match opened.map_err(|error| OpenError(error.into()))? {
+            Ok(store) => {
+                late.is_here(store.handle());
+                info!("the store is here");
+                return Ok(());
+            }
+            Err(error) if error.is_in_use() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Serves the admin listener; an inherited one is left to the next process when this one leaves.
+async fn serve_admin(admin: Admin, listener: AdminListener, mut has_left: watch::Receiver<()>) {
+    let left = async move { while has_left.changed().await.is_ok() {} };
+    match listener {
+        AdminListener::None => {}
+        AdminListener::Here(listener, Origin::Inherited) => admin::serve(Arc::new(admin), listener, left).await,
+        AdminListener::Here(listener, Origin::Bound) => {
+            admin::serve(Arc::new(admin), listener, std::future::pending()).await;
+        }
+        AdminListener::Later(address) => {
+            let listener = bind_later(address).await;
+            info!("admin on {address}");
+            admin::serve(Arc::new(admin), listener, std::future::pending()).await;
+        }
+    }
 }
 
 /// Opens the folder for large bodies.
@@ -179,69 +327,6 @@ async fn preflight(store: &dyn Store) -> Result<(), AppError> {
     Ok(())
 }
 
-async fn bind(address: SocketAddr, taken: PortTaken) -> Result<TcpListener, AppError> {
-    match TcpListener::bind(address).await {
-        Ok(listener) => Ok(listener),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && taken == PortTaken::TakeAnother => {
-            let any = SocketAddr::new(address.ip(), 0);
-            TcpListener::bind(any).await.map_err(|error| AppError::Bind(any.into(), error))
-        }
-        Err(error) => Err(AppError::Bind(address.into(), error)),
-    }
-}
-
-/// Makes each worker's layers, one per route, over a store handle of its own.
-fn layers(
-    config: &Config,
-    spool: Spool,
-    store: OpenStore,
-    ledger: Ledger,
-    drain: Drain,
-    observer: Arc<Telemetry>,
-    metrics: Metrics,
-) -> Arc<dyn Fn() -> Vec<IdempotencyLayer> + Send + Sync> {
-    let budget = Budget::new(config.listener.max_buffered_bytes);
-    let routes = config.routes.clone();
-    Arc::new(move || {
-        let ledger = ledger.through(timed(&store, &metrics));
-        let layer = |(index, route): (usize, &RouteSpec)| {
-            let observer = observer.clone();
-            IdempotencyLayer::new(ledger.clone())
-                .policy(route.policy.clone())
-                .budget(budget.clone())
-                .spool(spool.clone())
-                .drain(drain.clone())
-                .on_observed(move |observation| observer.routes[index].metrics.observed(observation.would))
-        };
-        routes.iter().enumerate().map(layer).collect()
-    })
-}
-
-fn admin_of(
-    admin: &AdminConfig,
-    ledger: &Ledger,
-    routes: &[RouteSpec],
-    router: &Arc<Router>,
-    metrics: &Metrics,
-    is_draining: Arc<AtomicBool>,
-) -> Admin {
-    let routes = routes.iter().enumerate().map(|(index, route)| {
-        let (router, host) = (router.clone(), route.host.clone());
-        AdminRoute {
-            name: route.policy.terms.route.to_string(),
-            policy: route.policy.clone(),
-            params: Box::new(move |path| router.params_of(index, host.as_deref(), path)),
-        }
-    });
-    Admin {
-        ledger: ledger.clone(),
-        routes: routes.collect(),
-        metrics: metrics.clone(),
-        token: admin.token.as_ref().map(|token| token.expose_secret().to_owned()),
-        is_draining,
-    }
-}
-
 async fn purge(store: Arc<dyn Store>) {
     let mut ticks = interval(PURGE_EVERY);
     loop {
@@ -264,59 +349,5 @@ async fn upkeep(metrics: Metrics) {
     loop {
         ticks.tick().await;
         metrics.upkeep();
-    }
-}
-
-/// Turns what the proxy tells into metrics and access lines.
-struct Telemetry {
-    routes: Vec<Observed>,
-    /// Requests that no route matches.
-    none: Observed,
-    access: bool,
-}
-
-struct Observed {
-    name: Arc<str>,
-    metrics: RouteMetrics,
-}
-
-impl Telemetry {
-    fn new(routes: &[RouteSpec], metrics: &Metrics, access: bool) -> Telemetry {
-        let observed = |name: Arc<str>| Observed { metrics: metrics.route(&name), name };
-        let routes = routes.iter().map(|route| observed(route.policy.terms.route.clone())).collect();
-        Telemetry { routes, none: observed("-".into()), access }
-    }
-}
-
-impl Observer for Telemetry {
-    fn began(&self, route: usize) {
-        self.routes[route].metrics.begin();
-    }
-
-    fn answered(&self, exchange: &Exchange<'_>) {
-        let observed = exchange.route.map_or(&self.none, |route| &self.routes[route]);
-        observed.metrics.answered(exchange.outcome, exchange.total, exchange.upstream);
-        if exchange.report.is_some_and(|report| report.waited) {
-            observed.metrics.waited();
-        }
-        if self.access {
-            let access = Access {
-                peer: exchange.peer.address,
-                method: exchange.method,
-                target: exchange.target,
-                status: exchange.status,
-                route: &observed.name,
-                outcome: exchange.outcome,
-                record: exchange.report.and_then(|report| report.record),
-                total: exchange.total,
-                upstream: exchange.upstream,
-                store: exchange.report.map_or(Duration::ZERO, |report| report.store_time),
-            };
-            access.log();
-        }
-    }
-
-    fn ended(&self, route: usize) {
-        self.routes[route].metrics.end();
     }
 }

@@ -11,7 +11,7 @@ use onceproxy::config::secret::Lookups;
 use onceproxy::http::policy::{IDEMPOTENCY_KEY, Mode, Policy};
 use onceproxy::http::refusal::Refusal;
 use onceproxy::proxy::headers::{Peer, Scheme, Via, check_coding, check_nominated, effective_host, prepare_request};
-use onceproxy::proxy::listener::address::{PeerAddress, TrustedPeer};
+use onceproxy::proxy::listener::address::TrustedPeer;
 use onceproxy::proxy::router::{NoRoute, RouteSpec, Router};
 
 use super::readings;
@@ -58,13 +58,13 @@ impl Proxy {
         let nothing = Lookups { environment: &|_| None, file: &|_| Err(std::io::ErrorKind::NotFound.into()) };
         let report = load(ROUTES, "routes.toml", &Overrides::default(), &nothing);
         let routes = report.config.unwrap_or_else(|| panic!("{:?}", report.diagnostics)).routes;
-        let address = PeerAddress::Socket(SocketAddr::from(([192, 0, 2, 7], 4711)));
+        let address = SocketAddr::from(([192, 0, 2, 7], 4711));
         let network = TrustedPeer::Network("192.0.2.0/24".parse().expect("a network"));
         Proxy {
             router: Router::new(&routes).unwrap_or_else(|(route, error)| panic!("route {route}: {error}")),
             routes,
-            stranger: Peer::new(address, &[], Scheme::Http),
-            trusted: Peer::new(address, &[network], Scheme::Https),
+            stranger: Peer::new(address.into(), &[], Scheme::Http),
+            trusted: Peer::new(address.into(), &[network], Scheme::Http),
             via: Via::random(),
         }
     }

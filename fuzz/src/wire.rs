@@ -79,7 +79,7 @@ impl Stage {
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let run = app::run(config, PortTaken::Fail, std::future::pending(), |started| {
-                tell.send(started.data.socket().expect("it has a port")).expect("somebody waits");
+                tell.send(started.data.socket().expect("it listens on a port")).expect("somebody waits");
             });
             runtime.block_on(run).expect("the proxy runs");
         });

@@ -127,8 +127,9 @@ impl Admin {
     /// Finds the record of what a client sent.
     pub(super) async fn lookup(&self, body: &[u8]) -> Result<Value, Problem> {
         let lookup: Lookup = parse(body)?;
-        let route = self.routes.iter().find(|route| route.name == lookup.route).ok_or_else(|| {
-            let names: Vec<&str> = self.routes.iter().map(|route| route.name.as_str()).collect();
+        let desk = self.desk.now();
+        let route = desk.routes.iter().find(|route| route.name == lookup.route).ok_or_else(|| {
+            let names: Vec<&str> = desk.routes.iter().map(|route| route.name.as_str()).collect();
             Problem::BadRequest(format!("There is no route {:?}; the routes are {}.", lookup.route, names.join(", ")))
         })?;
         let uri: Uri = lookup

@@ -29,8 +29,10 @@ pub(super) enum Problem {
     Conflict(Value),
     /// The store failed.
     Store(StoreError),
-    /// Not in this release.
-    NotBuilt(&'static str),
+    /// The new configuration is wrong; the report.
+    WrongConfiguration(String),
+    /// The new configuration has to wait for a restart; why.
+    NeedsRestart(String),
 }
 
 impl From<StoreError> for Problem {
@@ -70,7 +72,10 @@ impl Problem {
                 "The record cannot be read; its bytes were left as they are.".into(),
             ),
             Problem::Store(error) => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable", error.to_string()),
-            Problem::NotBuilt(detail) => (StatusCode::NOT_IMPLEMENTED, "not-implemented", (*detail).into()),
+            Problem::WrongConfiguration(report) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "configuration-wrong", report.clone())
+            }
+            Problem::NeedsRestart(reason) => (StatusCode::CONFLICT, "restart-needed", reason.clone()),
         };
         let mut problem = json!({
             "type": format!("urn:onceproxy:problem:{code}"),

@@ -101,7 +101,7 @@ impl Admin {
         if parts.method.as_str() != allowed {
             return Err(Problem::MethodNotAllowed(allowed));
         }
-        if change && self.token.is_none() {
+        if change && self.desk.now().token.is_none() {
             return Err(Problem::ChangesNeedToken);
         }
         let body = timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await;
@@ -113,13 +113,14 @@ impl Admin {
             ["records", text] => self.show(&id(text)?).await?,
             ["records", text, "release"] => self.release(&id(text)?, &body).await?,
             ["records", text, "settle"] => self.settle(&id(text)?, &body).await?,
-            _ => return Err(Problem::NotBuilt("This release does not reload its configuration; restart it.")),
+            _ => self.reload().await?,
         };
         Ok(json(StatusCode::OK, &value))
     }
 
     fn authorize(&self, headers: &http::HeaderMap) -> Result<(), Problem> {
-        let Some(token) = &self.token else { return Ok(()) };
+        let desk = self.desk.now();
+        let Some(token) = &desk.token else { return Ok(()) };
         let sent = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
         let sent = sent.split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
         match sent.is_some_and(|(_, sent)| bool::from(sent.ct_eq(token.as_bytes()))) {

@@ -35,7 +35,8 @@ A flag beats its variable of the environment, and that beats the file. Two setti
   ONCEPROXY_ADMIN_TOKEN   the token of the admin API
   ONCEPROXY_LOG           a log level or filter: warn, info, debug, onceproxy=debug
 
-Addresses go to standard output, logs to standard error. SIGTERM and Ctrl-C drain, a second Ctrl-C ends at once.";
+Addresses go to standard output, logs to standard error. SIGTERM and Ctrl-C drain, a second Ctrl-C ends at once.
+SIGHUP and a change of the file reload it.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:

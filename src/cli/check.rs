@@ -8,7 +8,8 @@ use std::path::Path;
 use serde_json::json;
 
 use super::args::{CheckArguments, Format};
-use super::run::{read, style_of_errors};
+use super::config_file::ConfigFile;
+use super::run::style_of_errors;
 use super::{Failure, output, runtime};
 use crate::config::diagnostic::Severity;
 use crate::config::load::{Overrides, Report};
@@ -18,7 +19,7 @@ use self::online::Reached;
 
 /// Checks a file. What flags and environment would say to `run` does not count here, but for secrets: the file does.
 pub(super) fn run(arguments: &CheckArguments) -> Result<(), Failure> {
-    let report = read(&arguments.file, &Overrides::default())?;
+    let report = ConfigFile::new(&arguments.file, Overrides::default()).read()?;
     let explanation = match &arguments.explain {
         Some(request) if !report.has_errors() => {
             Some(report.explain(request).map_err(|error| Failure::Wrong(format!("`--explain`: {error}")))?)

@@ -5,6 +5,7 @@
 mod args;
 mod check;
 mod client;
+mod config_file;
 mod demo;
 mod healthcheck;
 mod output;
@@ -12,6 +13,7 @@ mod records;
 mod run;
 mod shell;
 mod signals;
+mod systemd;
 mod token;
 
 use std::process::ExitCode;

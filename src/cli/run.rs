@@ -1,22 +1,23 @@
 //! `run`: flags, environment and file made into a configuration, and the proxy run with it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use secrecy::SecretString;
 use tracing::warn;
 
 use super::args::RunArguments;
+use super::config_file::{ConfigFile, tell_warnings};
+use super::signals::Hangup;
 use super::token::{self, Source};
-use super::{Failure, output, runtime, signals};
-use crate::app::{self, AppError, PortTaken, Started};
+use super::{Failure, output, runtime, signals, systemd};
+use crate::app::{self, AppError, PortTaken, Started, Surroundings};
 use crate::config::Config;
 use crate::config::diagnostic::Severity;
-use crate::config::load::{Overrides, Report, load};
+use crate::config::load::{Overrides, Report};
 use crate::config::render::Style;
-use crate::config::secret::Lookups;
 use crate::stores::url::StoreUrl;
-use crate::telemetry::logs;
+use crate::telemetry::logs::{self, Levels};
 
 /// Open files that are no connections of clients or to upstreams: the store's, the admin listener's, the logs.
 const FILES_BESIDE: u64 = 64;
@@ -56,15 +57,14 @@ fn given<T: Clone + AsRef<std::ffi::OsStr>>(value: Option<&T>) -> Option<T> {
 }
 
 fn run_with_file(path: &Path, overrides: &Overrides) -> Result<(), Failure> {
-    let mut report = read(path, overrides)?;
+    let file = ConfigFile::new(path, overrides.clone());
+    let mut report = file.read()?;
     let Some(config) = report.config.take() else {
         return Err(Failure::Report(report.to_text(style_of_errors())));
     };
-    begin_logs(&config)?;
-    for warning in report.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Warning) {
-        warn!(file = report.file_name, help = warning.help, "{}", warning.message);
-    }
-    serve(config, PortTaken::Fail, tell_addresses)
+    let levels = begin_logs(&config)?;
+    tell_warnings(&report);
+    serve(config, PortTaken::Fail, levels, Some(file), tell_addresses)
 }
 
 fn run_without_file(url: &str, mut overrides: Overrides) -> Result<(), Failure> {
@@ -78,10 +78,10 @@ fn run_without_file(url: &str, mut overrides: Overrides) -> Result<(), Failure> 
     let (token, source) = token::known_or_new()?;
     overrides.admin_token = Some(token);
     let config = Config::for_upstream(url, &overrides).map_err(wrong)?;
-    begin_logs(&config)?;
+    let levels = begin_logs(&config)?;
     let lines = first_lines(&config, url, &source);
     let wanted = config.admin.as_ref().map(|admin| admin.address);
-    serve(config, admin_port, move |started| {
+    serve(config, admin_port, levels, None, move |started| {
         output::say(&lines);
         let admin = started.admin;
         tell_addresses(started);
@@ -92,15 +92,6 @@ fn run_without_file(url: &str, mut overrides: Overrides) -> Result<(), Failure> 
             output::say(&format!("{wanted} is taken: use `onceproxy records --admin {admin}`"));
         }
     })
-}
-
-/// Reads and checks a file.
-pub(super) fn read(path: &Path, overrides: &Overrides) -> Result<Report, Failure> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| Failure::Wrong(format!("cannot read the configuration file {}: {error}", path.display())))?;
-    let lookups =
-        Lookups { environment: &|name| std::env::var(name).ok(), file: &|path: &Path| fs::read_to_string(path) };
-    Ok(load(&text, &path.display().to_string(), overrides, &lookups))
 }
 
 /// What the flags say wrong, without the lines of a file that nobody wrote.
@@ -123,16 +114,34 @@ pub(super) fn style_of_errors() -> Style {
     }
 }
 
-pub(super) fn begin_logs(config: &Config) -> Result<(), Failure> {
+pub(super) fn begin_logs(config: &Config) -> Result<Levels, Failure> {
     logs::begin(&config.log.level, config.log.format).map_err(Failure::Wrong)
 }
 
-/// Runs the proxy on this thread and threads of its own.
-fn serve(config: Config, admin_port: PortTaken, started: impl FnOnce(Started)) -> Result<(), Failure> {
+/// Runs the proxy on this thread and threads of its own. With a file it reloads on SIGHUP, when the file changes, and
+/// when the admin API is asked to; without one SIGHUP, which a terminal sends when it is closed, is a quiet end.
+fn serve(
+    config: Config,
+    admin_port: PortTaken,
+    levels: Levels,
+    file: Option<ConfigFile>,
+    started: impl FnOnce(Started),
+) -> Result<(), Failure> {
     raise_file_limit(&config);
     runtime()?.block_on(async {
-        let shutdown = signals::shutdown()?;
-        app::run(config, admin_port, shutdown, started).await.map_err(|error| match error {
+        let hangup = if file.is_some() { Hangup::Reloads } else { Hangup::Ends };
+        let shutdown = signals::shutdown(hangup)?;
+        let mut surroundings = Surroundings::new(admin_port);
+        surroundings.inherited = systemd::sockets()?;
+        surroundings.levels = levels;
+        surroundings.tell = Arc::new(systemd::tell);
+        if let Some(file) = file.map(Arc::new) {
+            tokio::spawn(signals::hangups(surroundings.reloads())?);
+            tokio::spawn(file.clone().watch(surroundings.reloads()));
+            surroundings.source = Some(Arc::new(move || file.read_again()));
+        }
+        let ended = app::run_in(surroundings, config, shutdown, started).await;
+        ended.map_err(|error| match error {
             // What the file says cannot work, which takes the machine to see.
             AppError::Spool(..) => Failure::Wrong(error.to_string()),
             error => Failure::Failed(error.to_string()),

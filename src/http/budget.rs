@@ -32,6 +32,12 @@ impl Budget {
         Budget { free: Arc::new(AtomicIsize::new(signed(bytes))) }
     }
 
+    /// Changes the number of bytes by the difference of these two. What is taken stays taken, also where that is more
+    /// than there are now: then there is room again when enough of it has come back.
+    pub fn resize(&self, from: usize, to: usize) {
+        self.free.fetch_add(signed(to) - signed(from), Ordering::Relaxed);
+    }
+
     /// An empty reservation, to be grown.
     pub fn reserve_none(&self) -> Reserved {
         Reserved { free: self.free.clone(), bytes: 0 }
@@ -119,6 +125,17 @@ mod tests {
         let second = budget.reserve(8).expect("there is room again");
         drop((first, second));
         assert!(budget.reserve(10).is_some());
+    }
+
+    #[test]
+    fn a_smaller_budget_waits_for_what_is_taken() {
+        let budget = Budget::new(10);
+        let first = budget.reserve(8).expect("there is room");
+        budget.resize(10, 4);
+        assert!(budget.reserve(1).is_none());
+        drop(first);
+        assert!(budget.reserve(5).is_none());
+        assert!(budget.reserve(4).is_some());
     }
 
     #[test]

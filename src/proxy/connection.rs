@@ -11,22 +11,26 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::debug;
 
 use crate::proxy::connection::activity::{Activity, MAX_GIVEN_UP};
 use crate::proxy::connection::begin::{Begun, begin};
 use crate::proxy::connection::socket::{ClientSocket, Clocks, Protocol};
-use crate::proxy::gateway::{Connection, Gateway};
-use crate::proxy::headers::{Peer, Scheme};
+use crate::proxy::gateway::Connection;
+use crate::proxy::generation::Seat;
+use crate::proxy::headers::Scheme;
 use crate::proxy::listener::Socket;
 use crate::proxy::listener::address::PeerAddress;
 use crate::proxy::tls::ServerTls;
 
+/// How long a connection that shall leave waits for a request that is on its way.
+const LAST_REQUEST: Duration = Duration::from_millis(500);
 const MAX_STREAMS: u32 = 128;
 /// The largest head, whichever the protocol: a client that never ends it holds so much. Over HTTP/1 also what a connection
 /// reads ahead, and how much it lets pile up of what it writes.
@@ -42,18 +46,22 @@ pub(super) struct Arrival {
 }
 
 /// Serves a connection until it ends, or until the last request after `leave` is answered.
-pub(super) async fn serve(gateway: Arc<Gateway>, arrival: Arrival, mut leave: Leave) {
+pub(super) async fn serve(seat: Arc<Seat>, arrival: Arrival, mut leave: Leave) {
     let Arrival { socket, address, activity, tls } = arrival;
-    let spec = gateway.listener();
-    let deadline = Instant::now() + spec.header_timeout;
-    let clocks = Clocks { head: spec.header_timeout, idle: spec.idle_timeout, write: spec.body_timeout };
+    // The connection keeps the clocks that it began with; its requests have those of their own generation.
+    let clocks = Clocks::of(seat.load().listener());
+    let deadline = Instant::now() + clocks.head;
     socket.without_delay();
-    let begun = tokio::select! {
-        begun = timeout_at(deadline, begin(socket, tls.as_deref())) => begun,
-        () = &mut leave => return,
-        () = poll_fn(|cx| activity.poll_asked_to_leave(cx)) => {
-            debug!(peer = %address, "a connection without a request makes room for another one");
-            return;
+    let begun = {
+        let mut begun = pin!(timeout_at(deadline, begin(socket, tls.as_deref())));
+        tokio::select! {
+            begun = &mut begun => begun,
+            // Who has just connected has a request on the way.
+            () = &mut leave => timeout(LAST_REQUEST, begun).await.unwrap_or_else(Err),
+            () = poll_fn(|cx| activity.poll_asked_to_leave(cx)) => {
+                debug!(peer = %address, "a connection without a request makes room for another one");
+                return;
+            }
         }
     };
     let Begun { stream, protocol, front, client_cert } = match begun {
@@ -67,8 +75,7 @@ pub(super) async fn serve(gateway: Arc<Gateway>, arrival: Arrival, mut leave: Le
     };
     let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
     drop(tls);
-    let peer = Peer::new(address, &spec.trusted_proxies, scheme).with_client_cert(client_cert);
-    let connection = Arc::new(Connection::new(gateway, peer, activity.clone()));
+    let connection = Arc::new(Connection::new(seat, address, scheme, client_cert, activity.clone()));
     let answering = connection.clone();
     let service = service_fn(move |request| answering.clone().answer(request));
     let watched = activity.clone();
@@ -79,7 +86,8 @@ pub(super) async fn serve(gateway: Arc<Gateway>, arrival: Arrival, mut leave: Le
             // The socket keeps the clocks.
             builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES as usize);
             let served = builder.serve_connection(socket, service).with_upgrades();
-            let ended = until_left(served, |connection| connection.graceful_shutdown(), leave).await;
+            let last = LastRequest::MayCome(&watched);
+            let ended = until_left(served, |connection| connection.graceful_shutdown(), leave, last).await;
             if let Some(switch) = connection.take_switch() {
                 // Boxed like the other rare one below.
                 Box::pin(switch.run(clocks.idle)).await;
@@ -99,7 +107,8 @@ pub(super) async fn serve(gateway: Arc<Gateway>, arrival: Arrival, mut leave: Le
             // Boxed: it is large, and the other connections would carry the room for it.
             Box::pin(async {
                 tokio::select! {
-                    ended = until_left(served, |connection| connection.graceful_shutdown(), enough) => ended,
+                    ended = until_left(served, |connection| connection.graceful_shutdown(), enough, LastRequest::IsKnown)
+                        => ended,
                     () = watched.stalls(clocks.write) => {
                         debug!(peer = %address, "a client takes nothing of an answer");
                         Ok(())
@@ -116,17 +125,18 @@ pub(super) async fn serve(gateway: Arc<Gateway>, arrival: Arrival, mut leave: Le
     }
 }
 
-/// Tells a connection that it shall leave.
+/// Tells a connection that it shall leave; it may be asked again after that.
 pub(super) struct Leave {
     /// Set before `told` ends.
     flag: Arc<AtomicBool>,
     told: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_listening: bool,
+    has_been_told: bool,
 }
 
 impl Leave {
     pub(super) fn new(flag: Arc<AtomicBool>, told: impl Future<Output = ()> + Send + 'static) -> Leave {
-        Leave { flag, told: Box::pin(told), is_listening: false }
+        Leave { flag, told: Box::pin(told), is_listening: false, has_been_told: false }
     }
 }
 
@@ -134,13 +144,26 @@ impl Future for Leave {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.has_been_told {
+            return Poll::Ready(());
+        }
         // Asked once, it wakes the task, which stays the same one. To ask at each wake would cost every request.
         if self.is_listening && !self.flag.load(Ordering::Acquire) {
             return Poll::Pending;
         }
         self.is_listening = true;
-        self.told.as_mut().poll(cx)
+        let told = self.told.as_mut().poll(cx);
+        self.has_been_told = told.is_ready();
+        told
     }
+}
+
+/// What a connection that shall leave knows of the request after which it does.
+enum LastRequest<'a> {
+    /// The client is told by the protocol which one counted.
+    IsKnown,
+    /// One may be on its way while the connection lies idle: the client could not tell whether it was read.
+    MayCome(&'a Activity),
 }
 
 /// Runs a connection to its end; once it shall leave, it takes no more requests.
@@ -148,14 +171,35 @@ async fn until_left<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     say: impl FnOnce(Pin<&mut C>),
     leave: impl Future<Output = ()>,
+    last: LastRequest<'_>,
 ) -> hyper::Result<()> {
     let mut connection = pin!(connection);
     tokio::select! {
         biased;
-        ended = &mut connection => ended,
-        () = leave => {
-            say(connection.as_mut());
-            connection.await
-        }
+        ended = &mut connection => return ended,
+        () = leave => {}
     }
+    // Boxed: only a connection that leaves has the room for it.
+    if let LastRequest::MayCome(activity) = last
+        && let Some(ended) = Box::pin(wait_for_last(connection.as_mut(), activity)).await
+    {
+        return ended;
+    }
+    say(connection.as_mut());
+    connection.await
+}
+
+/// Waits until a request is under way, whose answer can say that it is the last one, or until none comes for a while.
+/// An end of the connection is returned.
+async fn wait_for_last<C: Future<Output = hyper::Result<()>>>(
+    mut connection: Pin<&mut C>,
+    activity: &Activity,
+) -> Option<hyper::Result<()>> {
+    let mut none_comes = pin!(sleep(LAST_REQUEST));
+    poll_fn(|cx| match connection.as_mut().poll(cx) {
+        Poll::Ready(ended) => Poll::Ready(Some(ended)),
+        Poll::Pending if activity.is_busy() => Poll::Ready(None),
+        Poll::Pending => none_comes.as_mut().poll(cx).map(|()| None),
+    })
+    .await
 }

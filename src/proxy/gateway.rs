@@ -1,5 +1,6 @@
 //! From a request on a connection to its route's stack, and back.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tower_service::Service;
 
-use crate::http::attempt::UpstreamTime;
+use crate::http::attempt::{ClientCert, UpstreamTime};
 use crate::http::body::ResponseBody;
 use crate::http::layer::IdempotencyLayer;
 use crate::http::policy::{KeySource, Mode, Policy, ScopeSource};
@@ -27,11 +28,13 @@ use crate::proxy::BoxError;
 use crate::proxy::connection::activity::Activity;
 use crate::proxy::connection::body::ClientBody;
 use crate::proxy::forward::Forward;
+use crate::proxy::generation::{Generation, Seat};
 use crate::proxy::headers::{
-    EffectiveHost, Peer, Via, check_coding, check_nominated, effective_host, prepare_request, takes_trailers,
+    EffectiveHost, Peer, Scheme, Via, check_coding, check_nominated, effective_host, prepare_request, takes_trailers,
 };
 use crate::proxy::listener::ListenerSpec;
-use crate::proxy::router::{NoRoute, RouteSpec, Router};
+use crate::proxy::listener::address::PeerAddress;
+use crate::proxy::router::{NoRoute, Router};
 use crate::proxy::tunnel::{Switch, Switched};
 use crate::proxy::upstream::body::UpstreamBody;
 use crate::proxy::upstream::frame::TakesTrailers;
@@ -71,8 +74,10 @@ pub struct Exchange<'a> {
     pub upstream: Option<Duration>,
 }
 
-/// What one worker answers requests with.
+/// What one worker answers requests with, until another generation takes its seat.
 pub struct Gateway {
+    /// Tells generations apart.
+    number: u64,
     listener: ListenerSpec,
     router: Arc<Router>,
     stacks: Vec<Stack>,
@@ -93,9 +98,11 @@ struct Stack {
 
 /// A client's connection as its requests see it.
 pub(super) struct Connection {
-    pub(super) gateway: Arc<Gateway>,
-    pub(super) peer: Peer,
-    pub(super) activity: Arc<Activity>,
+    seat: Arc<Seat>,
+    /// As the generation saw it that the connection began with.
+    peer: Peer,
+    born: u64,
+    activity: Arc<Activity>,
     last_host: Mutex<Option<Arc<EffectiveHost>>>,
     /// What becomes of the socket when HTTP ends on it.
     switch: Mutex<Option<Switch>>,
@@ -103,18 +110,18 @@ pub(super) struct Connection {
 
 impl Gateway {
     pub(super) fn new(
-        listener: ListenerSpec,
-        router: Arc<Router>,
-        routes: &[RouteSpec],
+        generation: &Generation,
         layers: &[IdempotencyLayer],
         forwards: Vec<Forward>,
         via: Via,
-        observer: Arc<dyn Observer>,
+        number: u64,
     ) -> Gateway {
+        let Generation { listener, routes, router, observer, layers: _ } = generation;
         let stacks = routes.iter().zip(layers).zip(forwards);
         let stacks = stacks.map(|((route, layer), forward)| Stack::new(&route.policy, layer, forward)).collect();
         let docs_url = routes.first().and_then(|route| route.policy.docs_url.clone());
-        Gateway { listener, router, stacks, via, observer, docs_url }
+        let (listener, router, observer) = (listener.clone(), router.clone(), observer.clone());
+        Gateway { number, listener, router, stacks, via, observer, docs_url }
     }
 
     pub(super) fn listener(&self) -> &ListenerSpec {
@@ -161,8 +168,25 @@ enum Way {
 }
 
 impl Connection {
-    pub(super) fn new(gateway: Arc<Gateway>, peer: Peer, activity: Arc<Activity>) -> Connection {
-        Connection { gateway, peer, activity, last_host: Mutex::default(), switch: Mutex::default() }
+    /// A connection that begins now.
+    pub(super) fn new(
+        seat: Arc<Seat>,
+        address: PeerAddress,
+        scheme: Scheme,
+        client_cert: Option<ClientCert>,
+        activity: Arc<Activity>,
+    ) -> Connection {
+        let gateway = seat.load_full();
+        let peer = Peer::new(address, &gateway.listener.trusted_proxies, scheme).with_client_cert(client_cert);
+        Connection { seat, peer, born: gateway.number, activity, last_host: Mutex::default(), switch: Mutex::default() }
+    }
+
+    /// The peer as a generation sees it.
+    fn peer_of(&self, gateway: &Gateway) -> Cow<'_, Peer> {
+        match gateway.number == self.born {
+            true => Cow::Borrowed(&self.peer),
+            false => Cow::Owned(self.peer.clone().judged_by(&gateway.listener.trusted_proxies)),
+        }
     }
 
     /// What is to be done with the socket now that HTTP has ended on it, where a request asked for another protocol.
@@ -182,23 +206,26 @@ impl Connection {
     ) -> Result<Response<ReplyBody>, Infallible> {
         let began = Instant::now();
         let number = self.activity.request_begins();
-        let mut active = Active { connection: self.clone(), route: None, number, is_answered: false };
+        // The request has this generation to its end.
+        let gateway = self.seat.load_full();
+        let mut active = Active { connection: self.clone(), gateway, route: None, number, is_answered: false };
         if request.extensions().get::<OnUpgrade>().is_some() {
             *self.switch() = Some(Switch::new(hyper::upgrade::on(&mut request)));
         }
+        let gateway = &*active.gateway;
         let (mut parts, incoming) = request.into_parts();
         let (method, target, version) = (parts.method.clone(), parts.uri.clone(), parts.version);
         if let Some(holder) = &self.peer.client_cert {
             parts.extensions.insert(holder.clone());
         }
-        let body = ClientBody::new(incoming, version, self.activity.clone(), self.gateway.listener.body_timeout);
-        let way = self.way(&mut parts);
+        let body = ClientBody::new(incoming, version, self.activity.clone(), gateway.listener.body_timeout);
+        let way = self.way(gateway, &mut parts);
         let mut response = match way {
             Ok(Way::Route(route)) => {
-                self.gateway.observer.began(route);
+                gateway.observer.began(route);
                 active.route = Some(route);
                 // A clone is ready when it is made: neither the layer nor the forwarder waits in `poll_ready`.
-                let mut service = self.gateway.stacks[route].service.clone();
+                let mut service = gateway.stacks[route].service.clone();
                 let Ok(response) = service.call(Request::from_parts(parts, body)).await;
                 response
             }
@@ -211,13 +238,13 @@ impl Connection {
             }
             Err(refusal) => {
                 drop(body);
-                refusal.into_response(self.gateway.docs_url.as_deref()).map(ResponseBody::from)
+                refusal.into_response(gateway.docs_url.as_deref()).map(ResponseBody::from)
             }
         };
         let extensions = std::mem::take(response.extensions_mut());
         let report = extensions.get::<Report>().copied();
         let refused = extensions.get::<Refused>().map(|refused| refused.code);
-        self.gateway.observer.answered(&Exchange {
+        gateway.observer.answered(&Exchange {
             peer: &self.peer,
             method: &method,
             target: &target,
@@ -254,7 +281,7 @@ impl Connection {
     }
 
     /// The host of a request. A client mostly asks for the same one again, which was checked before.
-    fn host(&self, parts: &Parts) -> Result<Option<Arc<EffectiveHost>>, Refusal> {
+    fn host(&self, parts: &Parts, peer: &Peer) -> Result<Option<Arc<EffectiveHost>>, Refusal> {
         let mut lines = parts.headers.get_all(HOST).iter();
         let asked = match (lines.next(), lines.next(), parts.uri.authority()) {
             (Some(value), None, None) => Some(value),
@@ -267,22 +294,22 @@ impl Connection {
         {
             return Ok(Some(host.clone()));
         }
-        let host = effective_host(parts, &self.peer)?.map(Arc::new);
+        let host = effective_host(parts, peer)?.map(Arc::new);
         last.clone_from(&host);
         Ok(host)
     }
 
     /// Looks at a request's head, finds its route, and makes its fields into those for the upstream.
-    fn way(&self, parts: &mut Parts) -> Result<Way, Refusal> {
-        let gateway = &*self.gateway;
+    fn way(&self, gateway: &Gateway, parts: &mut Parts) -> Result<Way, Refusal> {
+        let peer = self.peer_of(gateway);
         if matches!(parts.method, Method::CONNECT | Method::TRACE) {
             return Err(Refusal::MethodNotAllowed(ALLOWED));
         }
         check_coding(&parts.headers)?;
-        if parts.method == Method::OPTIONS && ends_here(parts, &self.peer)? {
+        if parts.method == Method::OPTIONS && ends_here(parts, &peer)? {
             return Ok(Way::OptionsHere);
         }
-        let host = self.host(parts)?;
+        let host = self.host(parts, &peer)?;
         let host = host.as_deref();
         let name = host.map(|host| host.name.as_str());
         let path = parts.uri.path();
@@ -305,7 +332,7 @@ impl Connection {
         if takes_trailers(&parts.headers) {
             parts.extensions.insert(TakesTrailers);
         }
-        prepare_request(&mut parts.headers, parts.version, &self.peer, host, &gateway.via)?;
+        prepare_request(&mut parts.headers, parts.version, &peer, host, &gateway.via)?;
         set_target(parts, host);
         Ok(Way::Route(route))
     }
@@ -346,6 +373,7 @@ fn set_target(parts: &mut Parts, host: Option<&EffectiveHost>) {
 /// A request that is under way, until its answer's body has gone.
 struct Active {
     connection: Arc<Connection>,
+    gateway: Arc<Gateway>,
     route: Option<usize>,
     number: usize,
     /// Whether the client waited for the answer's head.
@@ -359,7 +387,7 @@ impl Drop for Active {
         }
         self.connection.activity.request_ends();
         if let Some(route) = self.route {
-            self.connection.gateway.observer.ended(route);
+            self.gateway.observer.ended(route);
         }
     }
 }

@@ -21,6 +21,7 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Who sent a request, as far as the connection tells.
+#[derive(Clone)]
 pub struct Peer {
     /// The other end of the connection.
     pub address: PeerAddress,
@@ -72,8 +73,13 @@ impl Peer {
             }
             PeerAddress::Unix => None,
         };
-        let trusted = trusted.iter().any(|peer| peer.is(address));
-        Peer { address, trusted, scheme, client_cert: None, forwarded_for }
+        Peer { address, trusted: false, scheme, client_cert: None, forwarded_for }.judged_by(trusted)
+    }
+
+    /// The same peer, which is trusted when one of these is it.
+    #[must_use]
+    pub fn judged_by(self, trusted: &[TrustedPeer]) -> Peer {
+        Peer { trusted: trusted.iter().any(|peer| peer.is(self.address)), ..self }
     }
 
     /// Says whose certificate it has shown.

@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use crate::http::drain::Drain;
 use crate::proxy::listener::address::{Address, PeerAddress, TrustedPeer};
-use crate::proxy::listener::places::Places;
+use crate::proxy::listener::places::{Capacity, Places};
 use crate::proxy::listener::socket_file::SocketFile;
 use crate::proxy::server::{Accepted, Workers};
 use crate::proxy::tls::TlsSpec;
@@ -139,8 +139,8 @@ impl Detached {
 }
 
 /// Accepts connections for ever.
-pub(super) async fn accept(listener: &Listener, max_connections: usize, workers: &Workers, open: &Drain) {
-    let mut places = Places::new(max_connections);
+pub(super) async fn accept(listener: &Listener, capacity: &Capacity, workers: &Workers, open: &Drain) {
+    let mut places = Places::new(capacity);
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {

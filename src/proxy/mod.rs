@@ -3,6 +3,7 @@
 pub mod connection;
 pub mod forward;
 pub mod gateway;
+pub mod generation;
 pub mod headers;
 pub mod listener;
 mod read;

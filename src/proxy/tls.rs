@@ -113,12 +113,15 @@ pub enum Reloaded {
 
 /// The certificates of a listener. Connections keep what they began with.
 pub struct ServerTls {
-    spec: TlsSpec,
     current: ArcSwap<Loaded>,
 }
 
+/// Certificates that have been read and are not in force yet.
+pub struct Prepared(Loaded);
+
 /// What new connections begin with.
 struct Loaded {
+    spec: TlsSpec,
     config: Arc<ServerConfig>,
     digest: [u8; 32],
 }
@@ -173,7 +176,7 @@ impl TlsSpec {
             config.ticketer =
                 aws_lc_rs::Ticketer::new().map_err(|error| self.wrong(Part::Cert, Problem::Unusable(error)))?;
         }
-        Ok(Loaded { config: Arc::new(config), digest: texts.digest() })
+        Ok(Loaded { spec: self.clone(), config: Arc::new(config), digest: texts.digest() })
     }
 
     fn certified(&self, texts: &Texts, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
@@ -249,7 +252,25 @@ impl ServerTls {
     /// The first file that cannot be used, and why.
     pub fn open(spec: TlsSpec) -> Result<ServerTls, TlsError> {
         let loaded = spec.load(&spec.read(&read_file)?)?;
-        Ok(ServerTls { spec, current: ArcSwap::from_pointee(loaded) })
+        Ok(ServerTls { current: ArcSwap::from_pointee(loaded) })
+    }
+
+    /// Reads the certificates of what may be another setting; `None` when all is as it was.
+    ///
+    /// # Errors
+    /// The first file that cannot be used, and why.
+    pub fn prepare(&self, spec: &TlsSpec) -> Result<Option<Prepared>, TlsError> {
+        let (texts, current) = (spec.read(&read_file)?, self.current.load());
+        match texts.digest() == current.digest && *spec == current.spec {
+            true => Ok(None),
+            false => Ok(Some(Prepared(spec.load(&texts)?))),
+        }
+    }
+
+    /// Gives new connections what was prepared.
+    pub fn take_over(&self, prepared: Prepared) {
+        info!(cert = %prepared.0.spec.cert.display(), "new connections get the certificates that were read now");
+        self.current.store(Arc::new(prepared.0));
     }
 
     /// Reads the certificates again. All or nothing: when one file cannot be used, the old ones of all stay.
@@ -257,13 +278,13 @@ impl ServerTls {
     /// # Errors
     /// The first file that cannot be used, and why.
     pub fn reload(&self) -> Result<Reloaded, TlsError> {
-        let texts = self.spec.read(&read_file)?;
-        if texts.digest() == self.current.load().digest {
-            return Ok(Reloaded::Unchanged);
+        match self.prepare(&self.current.load().spec)? {
+            None => Ok(Reloaded::Unchanged),
+            Some(prepared) => {
+                self.take_over(prepared);
+                Ok(Reloaded::Changed)
+            }
         }
-        self.current.store(Arc::new(self.spec.load(&texts)?));
-        info!(cert = %self.spec.cert.display(), "new connections get the certificates that were read now");
-        Ok(Reloaded::Changed)
     }
 
     /// Reads the certificates again whenever their files have changed, for ever.
@@ -277,7 +298,7 @@ impl ServerTls {
         loop {
             ticks.tick().await;
             let this = self.clone();
-            let look = move || this.spec.read(&read_file).ok().map(|texts| texts.digest());
+            let look = move || this.current.load().spec.read(&read_file).ok().map(|texts| texts.digest());
             let Ok(found) = tokio::task::spawn_blocking(look).await else { continue };
             if found != last {
                 last = found;
@@ -299,7 +320,7 @@ impl ServerTls {
 
 impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("ServerTls").field(&self.spec).finish()
+        f.debug_tuple("ServerTls").field(&self.current.load().spec).finish()
     }
 }
 

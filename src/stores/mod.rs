@@ -2,6 +2,7 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod late;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;

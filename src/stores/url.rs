@@ -48,7 +48,7 @@ pub enum StoreUrlError {
 }
 
 /// What every store needs to know beside its URL.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreOptions {
     /// The first part of every name in the store.
     pub prefix: String,
@@ -143,7 +143,23 @@ impl StoreUrl {
     }
 }
 
+impl OpenError {
+    /// Whether another process has the store, and may leave it.
+    pub fn is_in_use(&self) -> bool {
+        #[cfg(feature = "sqlite")]
+        if let Some(error) = self.0.downcast_ref::<crate::stores::sqlite::OpenError>() {
+            return matches!(error, crate::stores::sqlite::OpenError::InUse(_));
+        }
+        false
+    }
+}
+
 impl OpenStore {
+    /// A store that one handle serves, whatever the runtime.
+    pub fn over(store: Arc<dyn Store>) -> OpenStore {
+        OpenStore(Opened::Shared(store))
+    }
+
     /// A handle for one more runtime.
     pub fn handle(&self) -> Arc<dyn Store> {
         match &self.0 {

@@ -3,11 +3,13 @@
 //! Nothing that is logged holds a body, a credential or a key; a record is named by the first digits of its id.
 
 use std::io::{IsTerminal, stderr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode, Uri};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload::Handle;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::proxy::listener::address::PeerAddress;
@@ -25,24 +27,63 @@ pub enum Format {
     Json,
 }
 
+/// Changes what is logged.
+#[derive(Clone)]
+pub struct Levels {
+    set: Arc<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>,
+}
+
+impl Levels {
+    /// Sets another level or filter.
+    ///
+    /// # Errors
+    /// It is not one.
+    pub fn set(&self, filter: &str) -> Result<(), String> {
+        (self.set)(filter_of(filter)?)
+    }
+
+    fn of<S: 'static>(handle: Handle<EnvFilter, S>) -> Levels {
+        Levels { set: Arc::new(move |filter| handle.reload(filter).map_err(|error| error.to_string())) }
+    }
+}
+
+impl Default for Levels {
+    /// Of a process that does not log by itself: nothing changes.
+    fn default() -> Levels {
+        Levels { set: Arc::new(|_| Ok(())) }
+    }
+}
+
 /// Begins to log. Later calls change nothing: the first one in a process counts.
 ///
 /// # Errors
 /// The level or filter is not one.
-pub fn begin(filter: &str, format: Format) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| format!("{filter:?} is not a log level: {error}"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+pub fn begin(filter: &str, format: Format) -> Result<Levels, String> {
+    let builder = tracing_subscriber::fmt().with_env_filter(filter_of(filter)?).with_writer(stderr);
     let json = match format {
         Format::Auto => !stderr().is_terminal(),
         Format::Text => false,
         Format::Json => true,
     };
     // A process that has a subscriber already (tests) keeps it.
-    let _ = match json {
-        true => builder.json().flatten_event(true).finish().try_init(),
-        false => builder.with_ansi(stderr().is_terminal()).finish().try_init(),
-    };
-    Ok(())
+    Ok(match json {
+        true => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let levels = Levels::of(builder.reload_handle());
+            let _ = builder.finish().try_init();
+            levels
+        }
+        false => {
+            let builder = builder.with_ansi(stderr().is_terminal()).with_filter_reloading();
+            let levels = Levels::of(builder.reload_handle());
+            let _ = builder.finish().try_init();
+            levels
+        }
+    })
+}
+
+fn filter_of(filter: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(filter).map_err(|error| format!("{filter:?} is not a log level: {error}"))
 }
 
 /// One request, as the access line tells it.

@@ -14,6 +14,13 @@ const METADATA: Metadata<'static> = Metadata::new("onceproxy", Level::INFO, None
 const BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
+/// A reload that changed something.
+pub const RELOAD_APPLIED: &str = "applied";
+/// A reload that found everything as it was.
+pub const RELOAD_UNCHANGED: &str = "unchanged";
+/// A reload that was refused: the file is wrong, or what it changes has to wait for a restart.
+pub const RELOAD_REJECTED: &str = "rejected";
+
 /// All metrics of one process. Clones share everything.
 #[derive(Clone)]
 pub struct Metrics {
@@ -45,6 +52,9 @@ impl Metrics {
         metrics.counter("onceproxy_leases_lost_total", Vec::new()).absolute(0);
         metrics.counter("onceproxy_records_recreated_total", Vec::new()).absolute(0);
         metrics.counter("onceproxy_unrecorded_total", Vec::new()).absolute(0);
+        for result in [RELOAD_APPLIED, RELOAD_UNCHANGED, RELOAD_REJECTED] {
+            metrics.reloads(result).absolute(0);
+        }
         metrics.gauge("onceproxy_build_info", vec![Label::new("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
         Ok(metrics)
     }
@@ -122,9 +132,13 @@ impl Metrics {
         self.counter("onceproxy_unrecorded_total", Vec::new()).absolute(alarms.unrecorded);
     }
 
-    /// Counts a reload.
+    /// Counts a reload by its result, one of [`RELOAD_APPLIED`], [`RELOAD_UNCHANGED`] and [`RELOAD_REJECTED`].
     pub fn reloaded(&self, result: &'static str) {
-        self.counter("onceproxy_config_reloads_total", vec![Label::new("result", result)]).increment(1);
+        self.reloads(result).increment(1);
+    }
+
+    fn reloads(&self, result: &'static str) -> Counter {
+        self.counter("onceproxy_config_reloads_total", vec![Label::new("result", result)])
     }
 
     /// The exposition text.

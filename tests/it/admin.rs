@@ -2,11 +2,12 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use onceproxy::admin::{self, Admin, AdminRoute};
+use onceproxy::admin::reload::Reloaded;
+use onceproxy::admin::{self, Admin, AdminRoute, SharedDesk};
 use onceproxy::http::attempt::PathParams;
 use onceproxy::http::policy::ScopeSource;
 use onceproxy::ledger::store::Store;
@@ -22,6 +23,8 @@ struct Desk {
     address: SocketAddr,
     ledger: Ledger,
     is_draining: Arc<AtomicBool>,
+    /// What comes of the next reload.
+    reloaded: Arc<Mutex<Reloaded>>,
 }
 
 const TOKEN: &str = "let-me-in";
@@ -43,17 +46,19 @@ async fn desk_over(store: Arc<dyn Store>, token: Option<&str>) -> Desk {
             Some(PathParams(vec![("tenant".to_owned(), tenant.to_owned())]))
         }),
     };
+    let reloaded = Arc::new(Mutex::new(Reloaded::Unchanged));
+    let next = reloaded.clone();
     let admin = Admin {
         ledger: ledger.clone(),
-        routes: vec![route],
+        desk: SharedDesk::new(admin::Desk { routes: vec![route], token: token.map(str::to_owned) }),
         metrics: Metrics::new().expect("metrics"),
-        token: token.map(str::to_owned),
         is_draining: is_draining.clone(),
+        reload: Arc::new(move || Box::pin(std::future::ready(next.lock().expect("nobody panics in here").clone()))),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("its address");
     tokio::spawn(admin::serve(Arc::new(admin), listener, std::future::pending()));
-    Desk { address, ledger, is_draining }
+    Desk { address, ledger, is_draining, reloaded }
 }
 
 impl Desk {
@@ -231,4 +236,28 @@ async fn a_change_that_comes_too_late_or_is_wrong_is_refused() {
     let answer = desk.post(&format!("/api/v1/records/{running}/release"), &release(1, "a")).await;
     assert_eq!((answer.status(), &value(&answer)["record"]["state"]), (409, &json!("in-flight")));
     drop(claim);
+}
+
+#[tokio::test]
+async fn a_reload_says_what_came_of_it() {
+    let desk = desk(Some(TOKEN)).await;
+    let report = "error: unknown setting `nam`\n  help: did you mean `name`?".to_owned();
+    for (reloaded, status, member, told) in [
+        (Reloaded::Applied(vec!["log.level".to_owned()]), 200, "changes", json!(["log.level"])),
+        (Reloaded::Unchanged, 200, "result", json!("unchanged")),
+        (Reloaded::Wrong(report.clone()), 422, "detail", json!(report)),
+        (Reloaded::Refused("restart".to_owned()), 409, "code", json!("restart-needed")),
+    ] {
+        *desk.reloaded.lock().expect("nobody panics in here") = reloaded;
+        let answer = desk.post("/api/v1/reload", &json!({})).await;
+        assert_eq!((answer.status(), &value(&answer)[member]), (status, &told));
+    }
+    assert_eq!(desk.get("/api/v1/reload").await.status(), 405);
+}
+
+#[tokio::test]
+async fn a_reload_needs_a_token() {
+    let desk = desk(None).await;
+    let answer = desk.post("/api/v1/reload", &json!({})).await;
+    assert_eq!((answer.status(), &value(&answer)["code"]), (403, &json!("changes-need-token")));
 }

@@ -12,6 +12,7 @@ mod kill_loop;
 mod layer;
 mod ledger;
 mod model;
+mod reload;
 mod seeds;
 mod stores;
 mod support;

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 
 use super::args::DemoArguments;
 use super::run::{begin_logs, log_level, wrong};
+use super::signals::Hangup;
 use super::{Failure, output, runtime, signals, token};
 use crate::app::{self, AppError, PortTaken};
 use crate::config::Config;
@@ -32,7 +33,7 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<(), Failure> {
 
 async fn show(answers: Answers) -> Result<(), Failure> {
     let failed = |error| Failure::Failed(format!("cannot start the demo API: {error}"));
-    let mut shutdown = Box::pin(signals::shutdown()?);
+    let mut shutdown = Box::pin(signals::shutdown(Hangup::Ends)?);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(failed)?;
     let api = listener.local_addr().map_err(failed)?;
     let token = token::random(TOKEN_BYTES);

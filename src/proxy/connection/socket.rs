@@ -17,6 +17,7 @@ use super::activity::Activity;
 use super::stream::ClientStream;
 use crate::failpoint;
 use crate::http::refusal::Refusal;
+use crate::proxy::listener::ListenerSpec;
 
 /// How much of an unread body is thrown away before the connection is closed, and for how long.
 const LINGER_BYTES: usize = 256 << 10;
@@ -31,6 +32,12 @@ pub(super) struct Clocks {
     pub(super) idle: Duration,
     /// Without taking a byte of an answer.
     pub(super) write: Duration,
+}
+
+impl Clocks {
+    pub(super) fn of(spec: &ListenerSpec) -> Clocks {
+        Clocks { head: spec.header_timeout, idle: spec.idle_timeout, write: spec.body_timeout }
+    }
 }
 
 /// Which protocol runs over the socket.

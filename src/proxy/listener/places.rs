@@ -1,6 +1,6 @@
 //! Places for connections: how many there are at once, and who goes when a new one comes and there is none left.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -23,6 +23,12 @@ pub(in crate::proxy) struct Pressure {
     eased: Notify,
 }
 
+/// How many connections there may be at once; the number may change.
+pub(in crate::proxy) struct Capacity {
+    free: Arc<Semaphore>,
+    count: AtomicUsize,
+}
+
 /// The places of a listener.
 pub(super) struct Places {
     free: Arc<Semaphore>,
@@ -42,14 +48,33 @@ impl Pressure {
     }
 }
 
-impl Places {
-    pub(super) fn new(count: usize) -> Places {
-        Places {
-            free: Arc::new(Semaphore::new(count)),
-            pressure: Arc::default(),
-            open: Vec::new(),
-            waiting: Vec::new(),
+impl Capacity {
+    pub(in crate::proxy) fn new(count: usize) -> Capacity {
+        Capacity { free: Arc::new(Semaphore::new(count)), count: AtomicUsize::new(count) }
+    }
+
+    /// Makes it so many places. Those that are to go and are taken go when their connections end, before anybody new
+    /// gets one.
+    pub(in crate::proxy) fn resize(&self, count: usize) {
+        let before = self.count.swap(count, Ordering::AcqRel);
+        if let Some(more) = count.checked_sub(before) {
+            return self.free.add_permits(more);
         }
+        let surplus = before - count;
+        let taken = surplus - self.free.forget_permits(surplus);
+        if let Some(taken) = u32::try_from(taken).ok().filter(|taken| *taken > 0) {
+            let free = self.free.clone();
+            tokio::spawn(async move {
+                let permits = free.acquire_many_owned(taken).await.expect("the semaphore is never closed");
+                permits.forget();
+            });
+        }
+    }
+}
+
+impl Places {
+    pub(super) fn new(capacity: &Capacity) -> Places {
+        Places { free: capacity.free.clone(), pressure: Arc::default(), open: Vec::new(), waiting: Vec::new() }
     }
 
     /// A new connection's place. Where there is none left, the connection that has been without a complete request head
@@ -123,7 +148,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_without_a_request_goes_first_and_one_under_way_never() {
-        let mut places = Places::new(3);
+        let mut places = Places::new(&Capacity::new(3));
         let mut all = Vec::new();
         for _ in 0..3 {
             all.push(places.take().await);
@@ -148,7 +173,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_finds_all_under_way_waits_for_the_first_that_is_answered() {
-        let mut places = Places::new(1);
+        let mut places = Places::new(&Capacity::new(1));
         let (place, activity) = places.take().await;
         activity.request_begins();
         let taken = tokio::spawn(async move { places.take().await.1.waits_since().is_some() });
@@ -163,10 +188,28 @@ mod tests {
 
     #[tokio::test]
     async fn connections_that_are_over_are_forgotten() {
-        let mut places = Places::new(10);
+        let mut places = Places::new(&Capacity::new(10));
         for _ in 0..10_000 {
             drop(places.take().await);
         }
         assert!(places.open.len() <= 2 * SLACK, "{}", places.open.len());
+    }
+
+    #[tokio::test]
+    async fn places_come_and_go_as_they_are_free() {
+        let capacity = Capacity::new(3);
+        let mut places = Places::new(&capacity);
+        let (first, second) = (places.take().await, places.take().await);
+        capacity.resize(1);
+        // One of them was free; the other one is owed by the first that ends.
+        tokio::task::yield_now().await;
+        drop(first);
+        tokio::task::yield_now().await;
+        assert_eq!(capacity.free.available_permits(), 0);
+        drop(second);
+        tokio::task::yield_now().await;
+        assert_eq!(capacity.free.available_permits(), 1);
+        capacity.resize(4);
+        assert_eq!(capacity.free.available_permits(), 4);
     }
 }

@@ -88,7 +88,10 @@ impl<B> Lease<B> {
             Some(Sender::Http1(sender)) if !sender.is_ready() => self.traffic.answer_is_held(),
             Some(Sender::Http1(sender)) => {
                 let until = Instant::now() + idle_for.min(upstream.spec.idle_timeout);
-                upstream.idle(self.pool.worker).push_back(Idle { sender, traffic: self.traffic.clone(), until });
+                let mut idle = upstream.idle(self.pool.worker);
+                if !upstream.is_retired() {
+                    idle.push_back(Idle { sender, traffic: self.traffic.clone(), until });
+                }
             }
             // It is still in the pool.
             Some(Sender::Http2(stream)) => drop(stream),

@@ -32,6 +32,8 @@ pub struct Upstream<B> {
     chose_http1: AtomicBool,
     /// The connections of each worker: a connection belongs to the runtime that made it.
     workers: Vec<Worker<B>>,
+    /// Set when no route leads here any more: nobody will come for an idle connection.
+    is_retired: AtomicBool,
 }
 
 struct Worker<B> {
@@ -96,7 +98,28 @@ impl<B> Upstream<B> {
             waiting: AtomicUsize::new(0),
             chose_http1: AtomicBool::new(false),
             workers: (0..workers).map(|_| Worker::new()).collect(),
+            is_retired: AtomicBool::new(false),
         })
+    }
+
+    /// The upstream's settings.
+    pub fn spec(&self) -> &UpstreamSpec {
+        &self.spec
+    }
+
+    /// Closes the idle connections, and every other one when its exchanges have ended.
+    pub fn retire(&self) {
+        // Before the look: what is given back or made later sees it.
+        self.is_retired.store(true, Ordering::Release);
+        for worker in 0..self.workers.len() {
+            drop(std::mem::take(&mut *self.idle(worker)));
+            drop(std::mem::take(&mut *self.multiplexed(worker)));
+        }
+    }
+
+    /// Whether nobody will come for an idle connection. To be asked under the lock of those that there are.
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Acquire)
     }
 
     pub(super) fn idle(&self, worker: usize) -> MutexGuard<'_, VecDeque<Idle<B>>> {
@@ -296,7 +319,9 @@ where
                 self.upstream.chose_http1.store(false, Ordering::Relaxed);
                 let mut multiplexed = self.upstream.multiplexed(self.worker);
                 let (stream, traffic) = connection.share(None).ok_or(NoConnection::Busy)?;
-                multiplexed.push(connection);
+                if !self.upstream.is_retired() {
+                    multiplexed.push(connection);
+                }
                 drop(multiplexed);
                 self.upstream.freed.notify_waiters();
                 Ok(self.leased(Sender::Http2(stream), traffic, false))

@@ -6,7 +6,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use onceproxy::admin::{self, Admin, AdminRoute};
+use onceproxy::admin::reload::Reloaded;
+use onceproxy::admin::{self, Admin, AdminRoute, Desk, SharedDesk};
 use onceproxy::http::policy::ScopeSource;
 use onceproxy::stores::memory::MemoryStore;
 use onceproxy::telemetry::metrics::Metrics;
@@ -41,12 +42,16 @@ impl Office {
         let address = listener.local_addr().expect("its address");
         let ledger = Ledger::new(MemoryStore::new());
         let policy = Policy::required().route(ROUTE).namespace("bank").scope([ScopeSource::Anonymous]);
+        let desk = Desk {
+            routes: vec![AdminRoute { name: ROUTE.to_owned(), policy: Arc::new(policy), params: Box::new(|_| None) }],
+            token: (setup != Setup::WithoutToken).then(|| TOKEN.to_owned()),
+        };
         let admin = Admin {
             ledger: ledger.clone(),
-            routes: vec![AdminRoute { name: ROUTE.to_owned(), policy: Arc::new(policy), params: Box::new(|_| None) }],
+            desk: SharedDesk::new(desk),
             metrics: Metrics::new().expect("metrics"),
-            token: (setup != Setup::WithoutToken).then(|| TOKEN.to_owned()),
             is_draining: Arc::new(AtomicBool::new(setup == Setup::Draining)),
+            reload: Arc::new(|| Box::pin(std::future::ready(Reloaded::Unchanged))),
         };
         runtime.spawn(admin::serve(Arc::new(admin), listener, std::future::pending()));
         Office { address, ledger, runtime }

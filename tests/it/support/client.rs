@@ -10,9 +10,10 @@ use serde_json::Value;
 use super::waiting::PATIENCE;
 use super::wire::{Head, Kind, read_body, read_head};
 
-/// A POST, put together field by field.
+/// A request, put together field by field.
 #[derive(Debug, Clone)]
 pub struct Request {
+    method: &'static str,
     path: String,
     fields: Vec<(String, String)>,
     body: Vec<u8>,
@@ -32,7 +33,11 @@ pub struct Pending(JoinHandle<io::Result<Answer>>);
 impl Request {
     pub fn post(path: &str) -> Request {
         let fields = vec![("host".to_owned(), HOST.to_owned())];
-        Request { path: path.to_owned(), fields, body: Vec::new() }
+        Request { method: "POST", path: path.to_owned(), fields, body: Vec::new() }
+    }
+
+    pub fn get(path: &str) -> Request {
+        Request { method: "GET", ..Request::post(path) }
     }
 
     pub fn field(mut self, name: &str, value: &str) -> Request {
@@ -60,11 +65,7 @@ impl Request {
 
     /// Sends it and reads the answer; an error when there is no whole one.
     pub fn send(&self, address: SocketAddr) -> io::Result<Answer> {
-        let mut reader = BufReader::new(self.begin(address)?);
-        let head = read_head(&mut reader)?.ok_or(ErrorKind::UnexpectedEof)?;
-        let status = head.start.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let body = read_body(&mut reader, &head, Kind::Answer)?;
-        Ok(Answer { status: status.ok_or(ErrorKind::InvalidData)?, head, body })
+        read_answer(&mut BufReader::new(self.begin(address)?))
     }
 
     /// Sends it from a thread of its own.
@@ -73,8 +74,14 @@ impl Request {
         Pending(thread::spawn(move || request.send(address)))
     }
 
+    /// Sends it over a connection that is there, and reads the answer.
+    pub fn send_over(&self, reader: &mut BufReader<TcpStream>) -> io::Result<Answer> {
+        reader.get_mut().write_all(&self.bytes())?;
+        read_answer(reader)
+    }
+
     fn bytes(&self) -> Vec<u8> {
-        let mut text = format!("POST {} HTTP/1.1\r\n", self.path);
+        let mut text = format!("{} {} HTTP/1.1\r\n", self.method, self.path);
         for (name, value) in &self.fields {
             write!(text, "{name}: {value}\r\n").expect("a string takes it");
         }
@@ -83,6 +90,13 @@ impl Request {
         bytes.extend_from_slice(&self.body);
         bytes
     }
+}
+
+fn read_answer(reader: &mut BufReader<TcpStream>) -> io::Result<Answer> {
+    let head = read_head(reader)?.ok_or(ErrorKind::UnexpectedEof)?;
+    let status = head.start.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let body = read_body(reader, &head, Kind::Answer)?;
+    Ok(Answer { status: status.ok_or(ErrorKind::InvalidData)?, head, body })
 }
 
 /// The host of every request.

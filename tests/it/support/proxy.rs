@@ -3,8 +3,9 @@
 mod output;
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
-use std::path::Path;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub struct Setup {
     policy: Vec<(&'static str, String)>,
     routes: Vec<(&'static str, &'static str, String)>,
     failpoint: Option<&'static str>,
+    more: Vec<(&'static str, String)>,
+    environment: Vec<(&'static str, String)>,
     largest_file: Option<u64>,
 }
 
@@ -33,10 +36,20 @@ pub struct Setup {
 pub struct Proxy {
     pub address: SocketAddr,
     pub admin: SocketAddr,
-    child: Child,
+    child: Running,
     output: Output,
-    _folder: TempDir,
+    folder: TempDir,
 }
+
+/// A proxy that may not listen yet; killed when dropped.
+pub struct Starting {
+    child: Running,
+    output: Output,
+    folder: TempDir,
+}
+
+/// A process that does not outlive its test.
+struct Running(Child);
 
 /// A record, as the admin API shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,9 +67,11 @@ impl Setup {
             store: store.to_owned(),
             listener: Vec::new(),
             upstream_settings: Vec::new(),
-            policy: vec![("lease", quoted("1s"))],
+            policy: vec![("key", quoted("required")), ("scope", "[\"host\"]".to_owned()), ("lease", quoted("1s"))],
             routes: Vec::new(),
             failpoint: None,
+            more: Vec::new(),
+            environment: Vec::new(),
             largest_file: None,
         }
     }
@@ -93,6 +108,18 @@ impl Setup {
         self.policy("concurrent", quoted("wait")).policy("wait_timeout", millis(timeout))
     }
 
+    /// Sets something of another section, as TOML: `log.level`.
+    pub fn set(mut self, name: &'static str, value: impl Into<String>) -> Setup {
+        set(&mut self.more, name, value.into());
+        self
+    }
+
+    /// Sets a variable of the process's environment.
+    pub fn environment(mut self, name: &'static str, value: &str) -> Setup {
+        set(&mut self.environment, name, value.to_owned());
+        self
+    }
+
     /// How long a shutdown waits.
     pub fn grace(self, grace: Duration) -> Setup {
         self.listener("shutdown_grace", millis(grace))
@@ -118,19 +145,13 @@ impl Setup {
 
     /// Starts the program and waits until it listens.
     pub fn start(&self) -> Proxy {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("onceproxy.toml");
-        std::fs::write(&file, self.text()).expect("the configuration is written");
-        let mut child = self.command(&file).current_dir(folder.path()).spawn().expect("the program starts");
-        let output = Output::of(&mut child);
-        let address = output.address("listening on ");
-        let admin = output.address("admin on ");
-        Proxy { address, admin, child, output, _folder: folder }
+        self.begin().listening()
     }
 
-    fn command(&self, file: &Path) -> Command {
+    /// Starts the program and does not wait.
+    pub fn begin(&self) -> Starting {
         let program = env!("CARGO_BIN_EXE_onceproxy");
-        let mut command = match self.largest_file {
+        let command = match self.largest_file {
             // The shell's blocks have 512 bytes; the signal that comes with the limit would end the process.
             Some(bytes) => {
                 let mut shell = Command::new("sh");
@@ -140,27 +161,62 @@ impl Setup {
             }
             None => Command::new(program),
         };
+        self.spawn(command, Stdio::null())
+    }
+
+    /// Starts the program with a socket that listens already, as systemd does, and does not wait.
+    pub fn begin_on(&self, socket: &TcpListener) -> Starting {
+        self.begin_with(socket.try_clone().expect("a descriptor").into())
+    }
+
+    /// Starts the program with a descriptor as its data socket.
+    pub fn begin_with(&self, socket: OwnedFd) -> Starting {
+        let mut shell = Command::new("sh");
+        let line = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
+        shell.args(["-c", line, env!("CARGO_BIN_EXE_onceproxy")]);
+        self.spawn(shell, socket.into())
+    }
+
+    fn spawn(&self, command: Command, input: Stdio) -> Starting {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("onceproxy.toml");
+        std::fs::write(&file, self.text()).expect("the configuration is written");
+        let mut command = self.command(command, &file);
+        let mut child = command.stdin(input).current_dir(folder.path()).spawn().expect("the program starts");
+        // The descriptor in it would keep a socket open.
+        drop(command);
+        let output = Output::of(&mut child);
+        Starting { child: Running(child), output, folder }
+    }
+
+    fn command(&self, mut command: Command, file: &Path) -> Command {
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("ONCEPROXY_") {
                 command.env_remove(name);
             }
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.args(["run", "-c"]).arg(file);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(name) = self.failpoint {
             command.env("ONCEPROXY_FAILPOINT", name);
         }
         command
     }
 
-    fn text(&self) -> String {
+    /// The configuration.
+    pub fn text(&self) -> String {
         let mut text = "version = 1\n[listener]\naddress = \"127.0.0.1:0\"\n".to_owned();
         settings(&mut text, &self.listener);
-        text.push_str("[admin]\naddress = \"127.0.0.1:0\"\n[log]\nlevel = \"info\"\naccess = false\n");
+        text.push_str("[admin]\n");
+        self.section(&mut text, "admin", &[("address", "\"127.0.0.1:0\"")]);
+        text.push_str("[log]\n");
+        self.section(&mut text, "log", &[("level", "\"info\""), ("access", "false")]);
         write!(text, "[store]\nurl = \"{}\"\n", self.store).expect("a string takes it");
+        self.section(&mut text, "store", &[]);
         write!(text, "[upstreams.api]\nurl = \"http://{}\"\n", self.upstream).expect("a string takes it");
         settings(&mut text, &self.upstream_settings);
-        text.push_str("[defaults]\nkey = \"required\"\nscope = [\"host\"]\n");
+        text.push_str("[defaults]\n");
         settings(&mut text, &self.policy);
         let everything = [(ROUTE, "/{*rest}", String::new())];
         let routes = if self.routes.is_empty() { &everything[..] } else { &self.routes };
@@ -169,6 +225,23 @@ impl Setup {
             write!(text, "[[routes]]\n{route}").expect("a string takes it");
         }
         text
+    }
+}
+
+impl Setup {
+    /// What was set of a section, and these where nothing was.
+    fn section(&self, text: &mut String, section: &str, otherwise: &[(&'static str, &str)]) {
+        let of_section = |(name, value): &(&'static str, String)| {
+            let (of, name) = name.split_once('.')?;
+            (of == section).then(|| (name, value.clone()))
+        };
+        let mut given: Vec<(&'static str, String)> = self.more.iter().filter_map(of_section).collect();
+        for (name, value) in otherwise {
+            if !given.iter().any(|(present, _)| present == name) {
+                given.push((name, (*value).to_owned()));
+            }
+        }
+        settings(text, &given);
     }
 }
 
@@ -196,7 +269,32 @@ fn settings(text: &mut String, settings: &[(&'static str, String)]) {
     }
 }
 
+impl Starting {
+    /// Waits until it listens.
+    pub fn listening(self) -> Proxy {
+        let Starting { child, output, folder } = self;
+        let address = output.address("listening on ");
+        let admin = output.address("admin on ");
+        Proxy { address, admin, child, output, folder }
+    }
+
+    /// Waits until the process has said this.
+    pub fn wait_for_line(&self, part: &str) -> String {
+        self.output.wait_for(part)
+    }
+}
+
 impl Proxy {
+    /// The file that it runs with.
+    pub fn file(&self) -> PathBuf {
+        self.folder.path().join("onceproxy.toml")
+    }
+
+    /// Asks the process to read its file again.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// Waits until the process stands still at its fail point.
     pub fn wait_for_failpoint(&self, name: &str) {
         self.output.wait_for(&format!("failpoint {name} reached"));
@@ -209,14 +307,14 @@ impl Proxy {
 
     /// Ends the process at once, as a power cut would, and waits for its end.
     pub fn kill(&mut self) {
-        self.child.kill().expect("SIGKILL");
-        self.child.wait().expect("the process has ended");
+        self.child.0.kill().expect("SIGKILL");
+        self.child.0.wait().expect("the process has ended");
     }
 
     /// Stops the process in its tracks until [`Proxy::go_on`].
     pub fn stand_still(&self) {
         self.signal(Signal::STOP);
-        let status = format!("/proc/{}/stat", self.child.id());
+        let status = format!("/proc/{}/stat", self.child.0.id());
         eventually("the process to stand still", || {
             let text = std::fs::read_to_string(&status).expect("a process");
             // The state stands behind the name, which is in parentheses.
@@ -235,12 +333,12 @@ impl Proxy {
 
     /// Waits for the end of the process.
     pub fn end(&mut self) -> ExitStatus {
-        eventually("the process to end", || self.child.try_wait().expect("a child"))
+        eventually("the process to end", || self.child.0.try_wait().expect("a child"))
     }
 
     /// The most memory that the process has had so far.
     pub fn peak_bytes(&self) -> usize {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.0.id())).expect("a process");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
         let kibibytes: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
         kibibytes << 10
@@ -248,7 +346,7 @@ impl Proxy {
 
     /// How many bytes the process has in open files of a folder that have no name any more.
     pub fn spooled_bytes(&self, folder: &Path) -> u64 {
-        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("a process");
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.0.id())).expect("a process");
         open.flatten()
             .map(|entry| entry.path())
             .filter(|path| std::fs::read_link(path).is_ok_and(|target| target.starts_with(folder)))
@@ -263,7 +361,7 @@ impl Proxy {
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("the process is there");
+        kill_process(Pid::from_child(&self.child.0), signal).expect("the process is there");
     }
 
     /// What the admin API shows under a key of the only route.
@@ -295,10 +393,16 @@ fn text(value: &Value) -> String {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.child.0.kill();
         if std::thread::panicking() {
             eprintln!("-- what {} said:\n{}", self.address, self.output.text());
         }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
