@@ -107,3 +107,13 @@ fn no_route_is_a_404_and_an_ambiguous_one_a_400() {
     assert_eq!(proxy.post("/v1/payments", "", "x").code(), "key-missing");
     assert_eq!(proxy.upstream.count(), 0);
 }
+
+#[test]
+fn an_absolute_target_without_a_path_is_the_root_h8_h9() {
+    let proxy = Proxy::start();
+    for target in ["http://other", "http://other#fragment", "http://other/#fragment"] {
+        let answer = proxy.send(format!("GET {target} HTTP/1.1\r\nhost: api\r\n\r\n"));
+        assert_eq!(answer.status(), 200, "{target}");
+        assert_eq!(proxy.upstream.last().start_line(), "GET / HTTP/1.1", "{target}");
+    }
+}
