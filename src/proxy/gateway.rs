@@ -379,6 +379,10 @@ fn set_target(parts: &mut Parts, host: Option<&EffectiveHost>) {
     if parts.uri.authority().is_some() {
         let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         parts.uri = Uri::from(target);
+        // `http://host#fragment` has a target that is empty, and would be written so.
+        if parts.uri.path().is_empty() {
+            parts.uri = Uri::from_static("/");
+        }
     }
     if let Some(host) = host {
         parts.headers.insert(HOST, host.value.clone());

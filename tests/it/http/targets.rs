@@ -197,3 +197,13 @@ fn max_forwards_counts_down_on_options_only_h12() {
         assert!(matches!(proxy.send(request).status(), 400 | 405), "{request}");
     }
 }
+
+#[test]
+fn an_absolute_target_without_a_path_is_the_root_h8_h9() {
+    let proxy = Proxy::start();
+    for target in ["http://other", "http://other#fragment", "http://other/#fragment"] {
+        let answer = proxy.send(format!("GET {target} HTTP/1.1\r\nhost: api\r\n\r\n"));
+        assert_eq!(answer.status(), 200, "{target}");
+        assert_eq!(proxy.upstream.last().start_line(), "GET / HTTP/1.1", "{target}");
+    }
+}
