@@ -32,6 +32,22 @@ fn a_wrong_file_keeps_the_old_configuration_and_is_reported_in_full() {
 }
 
 #[test]
+fn what_the_machine_cannot_do_keeps_the_old_configuration() {
+    let upstream = Upstream::start();
+    let before = setup(upstream.address, "memory:");
+    let proxy = before.start();
+    let stricter = before.policy("key", quoted("required"));
+    write(&proxy, &stricter.clone().listener("spool_dir", quoted("/there/is/no/such/folder")));
+    let answer = reload(&proxy);
+    assert_eq!((answer.status, &answer.json()["code"]), (422, &"configuration-wrong".into()));
+    assert!(answer.text().contains("/there/is/no/such/folder"), "{}", answer.text());
+    assert_eq!(unkeyed().send(proxy.address).expect("an answer").status, 201);
+    let folder = tempfile::tempdir().expect("a folder");
+    let changes = apply(&proxy, &stricter.listener("spool_dir", quoted(&folder.path().display().to_string())));
+    assert_eq!(changes, ["listener.spool_dir", "routes.pay.policy.key"]);
+}
+
+#[test]
 fn what_needs_a_restart_is_named_and_nothing_else_changes() {
     let upstream = Upstream::start();
     let setup = setup(upstream.address, "memory:");
