@@ -75,7 +75,6 @@ impl Forward {
         let mut want = Want::Any;
         let mut tries_left = TRIES;
         loop {
-            let taken = Instant::now();
             tries_left -= 1;
             // Kept, in case that the connection turns out to have ended.
             let spare = if tries_left > 0 && attempt.is_some() { copy_of(&request) } else { None };
@@ -87,6 +86,7 @@ impl Forward {
                 Err(error) => return self.not_reached(&error),
             };
             failpoint::reach("connected");
+            let taken = Instant::now();
             if attempt.as_ref().is_some_and(|attempt| !attempt.may_start()) {
                 return self.refuse(Refusal::ClaimLost, Disposition::NotExecuted);
             }

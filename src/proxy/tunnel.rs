@@ -5,7 +5,7 @@
 //! other. The upstream's keeps a place in its pool.
 
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -153,24 +153,38 @@ async fn copy_both(
     }
 }
 
+/// Copies to the end of `from`, or until `to` takes no more: what that side sent before is still on its way.
+///
+/// # Errors
+/// `from` breaks.
 async fn copy(from: impl AsyncRead, to: impl AsyncWrite, clock: &Clock) -> io::Result<()> {
     let (mut from, mut to) = (pin!(from), pin!(to));
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
-        let mut rest = match from.read(&mut buffer).await? {
-            0 => return to.shutdown().await,
-            length => &buffer[..length],
-        };
+        let length = from.read(&mut buffer).await?;
         clock.moved();
-        while !rest.is_empty() {
-            match to.write(rest).await? {
-                0 => return Err(io::ErrorKind::WriteZero.into()),
-                length => rest = &rest[length..],
-            }
-            clock.moved();
+        let written = match length {
+            0 => to.shutdown().await,
+            length => write_whole(to.as_mut(), &buffer[..length], clock).await,
+        };
+        if let Err(error) = &written {
+            debug!(%error, "one side of a tunnel takes no more");
         }
-        to.flush().await?;
+        if length == 0 || written.is_err() {
+            return Ok(());
+        }
     }
+}
+
+async fn write_whole(mut to: Pin<&mut impl AsyncWrite>, mut rest: &[u8], clock: &Clock) -> io::Result<()> {
+    while !rest.is_empty() {
+        match to.write(rest).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            length => rest = &rest[length..],
+        }
+        clock.moved();
+    }
+    to.flush().await
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio::time::{Duration, Instant, timeout_at};
+use tokio::sync::oneshot;
+use tokio::time::{Duration, Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 
 use super::addresses::Addresses;
@@ -48,6 +49,9 @@ pub enum ConnectError {
     /// Not within the time limit.
     #[error("no connection within {0:?}")]
     Timeout(Duration),
+    /// The other side does not speak HTTP/2, or closed before it did.
+    #[error("the connection ended before a word of HTTP/2")]
+    NoHttp2,
     /// hyper did not take the socket.
     #[error("the connection ended at once: {0}")]
     Handshake(#[source] hyper::Error),
@@ -69,6 +73,7 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
+    let deadline = Instant::now() + spec.connect_timeout;
     let stream = open(spec, addresses).await?;
     let speaks_http2 = match &spec.transport {
         Transport::Tcp | Transport::Unix(_) => false,
@@ -77,7 +82,10 @@ where
     };
     match speaks_http2 {
         false => begin_http1(Socket::new(stream), spec.response_timeout, place).await,
-        true => begin_http2(Socket::new(stream), place).await,
+        true => {
+            let begun = timeout_at(deadline, begin_http2(Socket::new(stream), spec.response_timeout, place));
+            begun.await.map_err(|_| ConnectError::Timeout(spec.connect_timeout))?
+        }
     }
 }
 
@@ -110,7 +118,8 @@ where
     Ok(Connected::Http1(sender, traffic))
 }
 
-async fn begin_http2<B>(socket: Socket, place: Place<B>) -> Result<Connected<B>, ConnectError>
+/// Begins HTTP/2, and waits for the server's first word: only then is it known how much it takes at once.
+async fn begin_http2<B>(socket: Socket, end_limit: Duration, place: Place<B>) -> Result<Connected<B>, ConnectError>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
@@ -121,23 +130,43 @@ where
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(STREAM_WINDOW_BYTES * MAX_STREAMS as u32)
         .max_header_list_size(MAX_HEADER_LIST_BYTES)
+        .initial_max_send_streams(0)
         .handshake(socket)
         .await
         .map_err(ConnectError::Handshake)?;
     let streams = Streams::new();
-    let allowed = streams.clone();
+    let (watched, told) = (traffic.clone(), streams.clone());
+    let (speaks, has_spoken) = oneshot::channel();
+    let mut speaks = Some(speaks);
     let mut connection = Box::pin(connection);
     tokio::spawn(async move {
         let ended = poll_fn(|cx| {
+            // What the server says is read by another task of hyper's.
+            watched.listen(cx);
             let polled = connection.as_mut().poll(cx);
-            allowed.allow(connection.current_max_send_streams(), cx.waker());
+            if told.allow(connection.current_max_send_streams())
+                && let Some(speaks) = speaks.take()
+            {
+                // Nobody waits any more: it took too long.
+                let _ = speaks.send(());
+            }
             polled
         });
         if let Err(error) = ended.await {
             debug!(%error, "an upstream connection ended early");
         }
+        drop((connection, speaks));
+        // It takes no more exchanges. Those that it has go on; an upload that nobody reads would do so for ever.
+        tokio::select! {
+            () = poll_fn(|cx| watched.poll_over(cx)) => {}
+            () = async {
+                poll_fn(|cx| told.poll_none_open(cx)).await;
+                sleep(end_limit).await;
+            } => watched.cut(),
+        }
         drop(place);
     });
+    has_spoken.await.map_err(|_| ConnectError::NoHttp2)?;
     Ok(Connected::Http2(Multiplexed::new(sender, traffic, streams)))
 }
 

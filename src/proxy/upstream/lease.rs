@@ -69,8 +69,10 @@ impl<B> Lease<B> {
 
     /// The connection did not answer in time: it is of no more use to others either.
     pub fn retire(&self) {
-        if let Some(Sender::Http2(stream)) = &self.sender {
-            stream.retire();
+        if let Some(Sender::Http2(stream)) = &self.sender
+            && stream.retire()
+        {
+            self.traffic.cut();
         }
     }
 

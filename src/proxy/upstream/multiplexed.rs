@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::Waker;
+use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 use hyper::client::conn::http2::SendRequest;
@@ -24,10 +24,10 @@ pub(super) struct Multiplexed<B> {
 /// How many exchanges a connection carries, and may carry.
 pub(super) struct Streams {
     open: AtomicUsize,
-    /// What the server allows, as far as the connection's task has told.
+    /// What the server allows, as far as the connection's task has told; none before its first word.
     allowed: AtomicUsize,
-    /// That task.
-    task: AtomicWaker,
+    /// Who waits for the last exchange to end.
+    waits_for_last: AtomicWaker,
     /// Takes no more exchanges.
     is_retired: AtomicBool,
 }
@@ -46,7 +46,8 @@ impl<B> Multiplexed<B> {
     /// One more exchange, where there is room. Called under the pool's lock only.
     pub(super) fn share(&self, opened_after: Option<Instant>) -> Option<(Stream<B>, Traffic)> {
         let is_new_enough = opened_after.is_none_or(|after| self.opened > after);
-        if !is_new_enough || self.is_over() || !self.streams.has_room() {
+        let has_ended = self.is_over() || (self.is_idle() && self.traffic.has_ended());
+        if !is_new_enough || has_ended || !self.streams.has_room() {
             return None;
         }
         self.streams.open.fetch_add(1, Ordering::AcqRel);
@@ -73,16 +74,27 @@ impl Streams {
     pub(super) fn new() -> Arc<Streams> {
         Arc::new(Streams {
             open: AtomicUsize::new(0),
-            allowed: AtomicUsize::new(MAX_STREAMS),
-            task: AtomicWaker::new(),
+            allowed: AtomicUsize::new(0),
+            waits_for_last: AtomicWaker::new(),
             is_retired: AtomicBool::new(false),
         })
     }
 
-    /// The server allows so many. Called by the connection's task, which is woken to tell it again.
-    pub(super) fn allow(&self, streams: usize, task: &Waker) {
+    /// The server allows so many; says whether it has spoken.
+    pub(super) fn allow(&self, streams: usize) -> bool {
         self.allowed.store(streams.min(MAX_STREAMS), Ordering::Release);
-        self.task.register(task);
+        streams > 0
+    }
+
+    /// Ready when no exchange is left.
+    pub(super) fn poll_none_open(&self, cx: &Context<'_>) -> Poll<()> {
+        self.waits_for_last.register(cx.waker());
+        if self.open.load(Ordering::Acquire) == 0 { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Whether some exchanges are beyond what the server allows: they are queued, and have not begun.
+    fn are_queued(&self) -> bool {
+        self.open.load(Ordering::Acquire) > self.allowed.load(Ordering::Acquire)
     }
 
     fn has_room(&self) -> bool {
@@ -91,15 +103,17 @@ impl Streams {
 }
 
 impl<B> Stream<B> {
-    /// The connection takes no more exchanges: it does not answer.
-    pub(super) fn retire(&self) {
+    /// The connection takes no more exchanges: it does not answer. `true` when exchanges are queued on it, which could
+    /// still begin after everybody has given them up.
+    pub(super) fn retire(&self) -> bool {
         self.streams.is_retired.store(true, Ordering::Release);
+        self.streams.are_queued()
     }
 }
 
 impl<B> Drop for Stream<B> {
     fn drop(&mut self) {
         self.streams.open.fetch_sub(1, Ordering::AcqRel);
-        self.streams.task.wake();
+        self.streams.waits_for_last.wake();
     }
 }

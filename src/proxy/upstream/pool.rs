@@ -302,7 +302,12 @@ where
         }
         // One is made at a time: those who come meanwhile mostly share it.
         let opening = timeout(spec.connect_timeout, self.upstream.workers[self.worker].opening.lock()).await;
-        let _opening = opening.map_err(|_| ConnectError::Timeout(spec.connect_timeout))?;
+        let opening = opening.map_err(|_| ConnectError::Timeout(spec.connect_timeout))?;
+        if !self.upstream.may_speak_http2() {
+            // It chose HTTP/1.1 meanwhile: everybody needs one.
+            drop(opening);
+            return self.connect(place).await;
+        }
         match self.share(want, [self.worker]) {
             Some(lease) => Ok(lease),
             None => self.connect(place).await,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
+use futures_util::task::AtomicWaker;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::time::{Duration, Instant, sleep};
 
@@ -38,6 +39,10 @@ struct Shared {
     last_write: AtomicU64,
     /// Since when a part of an answer waits for the client to take it, likewise; 0 when none does.
     held_since: AtomicU64,
+    /// Whether hyper has let go of the connection.
+    is_over: AtomicBool,
+    /// Who wants to know of bytes that came, and of the end.
+    listener: AtomicWaker,
 }
 
 impl Socket {
@@ -51,6 +56,8 @@ impl Socket {
             looks_first: AtomicBool::new(false),
             last_write: AtomicU64::new(0),
             held_since: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
+            listener: AtomicWaker::new(),
         };
         Socket { shared: Arc::new(shared) }
     }
@@ -95,6 +102,27 @@ impl Traffic {
         }
     }
 
+    /// Wakes this task when bytes have come, and when the connection has ended. One task at a time.
+    pub(super) fn listen(&self, cx: &Context<'_>) {
+        self.shared.listener.register(cx.waker());
+    }
+
+    /// Ready when hyper has let go of the connection. Listens like [`Traffic::listen`].
+    pub(super) fn poll_over(&self, cx: &Context<'_>) -> Poll<()> {
+        self.listen(cx);
+        if self.shared.is_over.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Ends the connection, whatever is under way on it: nothing more leaves, not even what is queued.
+    pub(super) fn cut(&self) {
+        self.shared.stream.cut();
+    }
+
+    /// Whether the other side has closed an idle connection. TLS tells only when it is read.
+    pub(super) fn has_ended(&self) -> bool {
+        self.shared.stream.has_ended()
+    }
+
     /// A response has come.
     pub fn answered(&self) {
         self.shared.has_answered.store(true, Ordering::Release);
@@ -119,6 +147,13 @@ impl Traffic {
     pub(super) fn will_be_looked_at(&self) -> bool {
         self.shared.looks_first.store(true, Ordering::Release);
         true
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Release);
+        self.shared.listener.wake();
     }
 }
 
@@ -156,6 +191,7 @@ impl Read for Socket {
         let room = if failpoint::is_armed("response-part-read") { CUT_BYTES } else { usize::MAX };
         ready!(stream.poll_read(cx, &mut buf, room))?;
         failpoint::reach("response-part-read");
+        self.shared.listener.wake();
         Poll::Ready(Ok(()))
     }
 }

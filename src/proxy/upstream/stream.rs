@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::ReadBufCursor;
+use rustls::ProtocolVersion;
 use socket2::SockRef;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -133,6 +134,25 @@ impl Stream {
         }
     }
 
+    /// Ends the connection at once, both ways.
+    pub(super) fn cut(&self) {
+        // One that has ended already is as good.
+        let _ = match self {
+            Stream::Tcp(stream) => SockRef::from(stream).shutdown(Shutdown::Both),
+            Stream::Unix(stream) => SockRef::from(stream).shutdown(Shutdown::Both),
+            Stream::Tls(secured) => SockRef::from(&lock(secured).stream.get_ref().0.stream).shutdown(Shutdown::Both),
+        };
+    }
+
+    /// Whether the other side has closed, as far as that shows without reading.
+    pub(super) fn has_ended(&self) -> bool {
+        match self {
+            Stream::Tcp(stream) => is_at_end(SockRef::from(stream)),
+            Stream::Unix(stream) => is_at_end(SockRef::from(stream)),
+            Stream::Tls(_) => false,
+        }
+    }
+
     pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Stream::Tcp(stream) => Poll::Ready(shut_down(SockRef::from(stream))),
@@ -157,6 +177,14 @@ fn heard(written: Poll<io::Result<usize>>, wrote: impl FnOnce(usize)) -> Poll<io
 fn is_empty(socket: SockRef<'_>) -> bool {
     let mut byte = [MaybeUninit::uninit()];
     matches!(socket.peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+fn is_at_end(socket: SockRef<'_>) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    match socket.peek(&mut byte) {
+        Ok(bytes) => bytes == 0,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+    }
 }
 
 fn shut_down(socket: SockRef<'_>) -> io::Result<()> {
@@ -193,7 +221,9 @@ impl Secured {
         let plain = match ready!(stream.as_mut().poll_fill_buf(cx)) {
             Ok(plain) => plain,
             Err(error) => {
-                self.refusal = tls::refusal_of_us(&error);
+                // Before TLS 1.3 it would be about a handshake that a request has led to.
+                let is_tls13 = self.stream.get_ref().1.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+                self.refusal = tls::refusal_of_us(&error).filter(|_| is_tls13);
                 return Poll::Ready(Err(error));
             }
         };

@@ -340,3 +340,36 @@ fn a_client_that_breaks_its_body_off_is_told_so_and_not_that_the_upstream_is_los
     assert_eq!((answer.status(), answer.code().as_str()), (400, "bad-request"));
     assert_eq!(upstream.acted(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_beyond_the_servers_limit_never_begins_after_it_was_given_up() {
+    let upstream = FrameUpstream::with_streams(1, |asked| match asked.number {
+        0 => Act::AnswerLate(Duration::from_millis(1200)),
+        _ => Act::Answer,
+    });
+    let proxy = setup_before(&upstream)
+        .upstream(|spec| {
+            spec.response_timeout = Duration::from_millis(500);
+            spec.connect_timeout = Duration::from_millis(200);
+            spec.max_connections = 1;
+        })
+        .start();
+    let mut sender = client(&proxy).await;
+    let mut send = |key| sender.send_request(post(Some(key)).body(Full::from("x")).expect("a request"));
+    let first = tokio::spawn(send("first"));
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while upstream.asked() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("the first one comes");
+    // There is no place for it, neither on the connection nor for another one.
+    let second = send("second").await.expect("an answer");
+    assert_eq!(second.status(), 503);
+    assert_eq!(second.headers()["idempotency-outcome"], "not-executed");
+    assert_eq!(first.await.expect("no panic").expect("an answer").status(), 504);
+    // The upstream answers the first one now; nothing else is to follow.
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    assert_eq!(upstream.asked(), 1);
+}

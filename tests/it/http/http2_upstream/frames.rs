@@ -31,6 +31,8 @@ pub enum Act {
     Answer,
     /// Likewise, but later.
     AnswerWith(Then),
+    /// Likewise, after so long.
+    AnswerLate(Duration),
     /// REFUSED_STREAM.
     Refuse,
     /// CANCEL.
@@ -173,6 +175,10 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
                         let patience = Duration::from_secs(10);
                         let waited = shared.more.wait_timeout_while(asked, patience, |asked| *asked < count);
                         drop(waited.expect("nobody panics in here"));
+                        answer(&mut stream, id, shared)?;
+                    }
+                    Act::AnswerLate(late) => {
+                        thread::sleep(late);
                         answer(&mut stream, id, shared)?;
                     }
                     Act::Refuse => send(&mut stream, RST_STREAM, 0, id, &REFUSED_STREAM.to_be_bytes())?,
