@@ -11,7 +11,7 @@ use crate::record::{OnUnknown, Record, State, Version};
 use crate::scope::RecordId;
 
 /// How often a call is repeated of which the answer was lost.
-const REPEATS: usize = 16;
+const REPEATS: usize = 100;
 /// How far a store's clock may be off ours over one check: coarse clocks, rounding to milliseconds.
 pub(super) const PRECISION: Duration = Duration::from_millis(20);
 /// Long against every check.
