@@ -1,5 +1,7 @@
 //! The policy: what is protected, whose key it is, what counts as the same request, and what when it goes wrong.
 
+mod same;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -223,23 +225,6 @@ impl StatusSet {
     /// The statuses, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
         self.0.iter().copied()
-    }
-}
-
-/// Functions are equal when they are the same one under the same name.
-impl PartialEq for ScopeSource {
-    fn eq(&self, other: &ScopeSource) -> bool {
-        use ScopeSource::{Anonymous, ClientCert, Cookie, Credentials, Custom, Header, Host, Path, Query};
-        match (self, other) {
-            (Host, Host) | (Credentials, Credentials) | (ClientCert, ClientCert) | (Anonymous, Anonymous) => true,
-            (Header(one), Header(other)) => one == other,
-            (Cookie(one), Cookie(other)) | (Path(one), Path(other)) | (Query(one), Query(other)) => one == other,
-            (Custom { name, find }, Custom { name: other_name, find: other_find }) => {
-                name == other_name && Arc::ptr_eq(find, other_find)
-            }
-            (Host | Credentials | ClientCert | Anonymous, _)
-            | (Header(_) | Cookie(_) | Path(_) | Query(_) | Custom { .. }, _) => false,
-        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! From a request on a connection to its route's stack, and back.
 
+mod reply;
+
 use std::borrow::Cow;
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,11 +12,12 @@ use http::header::{ALLOW, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOS
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tower_service::Service;
 
+use self::reply::{Active, ReplyBody};
 use crate::http::attempt::{ClientCert, UpstreamTime};
 use crate::http::body::ResponseBody;
 use crate::http::layer::IdempotencyLayer;
@@ -24,7 +25,6 @@ use crate::http::policy::{KeySource, Mode, Policy, ScopeSource};
 use crate::http::refusal::{Refusal, Refused};
 use crate::http::report::Report;
 use crate::http::service::Idempotency;
-use crate::proxy::BoxError;
 use crate::proxy::connection::activity::Activity;
 use crate::proxy::connection::body::ClientBody;
 use crate::proxy::forward::Forward;
@@ -386,76 +386,5 @@ fn set_target(parts: &mut Parts, host: Option<&EffectiveHost>) {
     }
     if let Some(host) = host {
         parts.headers.insert(HOST, host.value.clone());
-    }
-}
-
-/// A request that is under way, until its answer's body has gone.
-struct Active {
-    connection: Arc<Connection>,
-    gateway: Arc<Gateway>,
-    route: Option<usize>,
-    number: usize,
-    /// Whether the client waited for the answer's head.
-    is_answered: bool,
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            self.connection.activity.request_is_given_up();
-        }
-        self.connection.activity.request_ends();
-        if let Some(route) = self.route {
-            self.gateway.observer.ended(route);
-        }
-    }
-}
-
-/// An answer's body.
-pub(super) struct ReplyBody {
-    body: ResponseBody<UpstreamBody>,
-    active: Active,
-    /// Whether the client can hold this answer back without holding the connection.
-    is_watched: bool,
-}
-
-impl ReplyBody {
-    /// Tells whether the next part of the answer is waited for by the client or the other way round.
-    fn watch(&self, polled: &Poll<Option<Result<Frame<Bytes>, BoxError>>>) {
-        let activity = &self.active.connection.activity;
-        match polled {
-            // The last part too: it may wait for the client's window like any other. The end is this body's drop.
-            Poll::Ready(Some(Ok(_))) => activity.answer_is_held(self.active.number),
-            _ => activity.answer_is_taken(self.active.number),
-        }
-    }
-}
-
-impl Drop for ReplyBody {
-    fn drop(&mut self) {
-        if self.is_watched {
-            self.active.connection.activity.answer_is_taken(self.active.number);
-        }
-    }
-}
-
-impl Body for ReplyBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if self.is_watched {
-            self.watch(&polled);
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

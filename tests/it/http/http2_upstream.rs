@@ -369,7 +369,14 @@ async fn a_request_that_is_beyond_the_servers_limit_never_begins_after_it_was_gi
     assert_eq!(second.status(), 503);
     assert_eq!(second.headers()["idempotency-outcome"], "not-executed");
     assert_eq!(first.await.expect("no panic").expect("an answer").status(), 504);
-    // The upstream answers the first one now; nothing else is to follow.
-    tokio::time::sleep(Duration::from_millis(1000)).await;
-    assert_eq!(upstream.asked(), 1);
+    // What was to come over the connection has come when it has ended.
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while upstream.ended() == 0 {
+            ticks.tick().await;
+        }
+    })
+    .await
+    .expect("the connection ends");
+    assert_eq!((upstream.asked(), upstream.connections()), (1, 1));
 }

@@ -74,6 +74,7 @@ struct Shared {
     more: Condvar,
     acted: AtomicUsize,
     connections: AtomicUsize,
+    ended: AtomicUsize,
     /// The body of the last request that came whole.
     body: Mutex<Vec<u8>>,
 }
@@ -94,6 +95,7 @@ impl FrameUpstream {
             more: Condvar::new(),
             acted: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
             body: Mutex::default(),
         });
         let accepted = shared.clone();
@@ -102,7 +104,10 @@ impl FrameUpstream {
                 accepted.connections.fetch_add(1, Ordering::AcqRel);
                 let shared = accepted.clone();
                 // A connection that breaks is what the tests are about.
-                thread::spawn(move || drop(serve(stream, &shared)));
+                thread::spawn(move || {
+                    drop(serve(stream, &shared));
+                    shared.ended.fetch_add(1, Ordering::AcqRel);
+                });
             }
         });
         FrameUpstream { address, shared }
@@ -125,6 +130,11 @@ impl FrameUpstream {
     /// The body of the last request that came whole.
     pub fn body(&self) -> Vec<u8> {
         self.shared.body.lock().expect("nobody panics in here").clone()
+    }
+
+    /// How many connections have ended: nothing more comes over them.
+    pub fn ended(&self) -> usize {
+        self.shared.ended.load(Ordering::Acquire)
     }
 
     pub fn connections(&self) -> usize {
