@@ -2,7 +2,7 @@
 //!
 //! A file is unlinked as soon as it is made, so that nothing is left of it when the process ends, however it ends. It is
 //! written and read in pieces, by the runtime's blocking threads and by few of them at a time: whoever waits for a slow
-//! disk waits with one piece in memory.
+//! disk waits with one piece in memory. What the system still has in memory is read without a thread, where it can say so.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 use super::budget::{Budget, Reserved};
@@ -124,16 +124,21 @@ impl Spool {
         T: Send + 'static,
         W: FnOnce() -> io::Result<T> + Send + 'static,
     {
-        let places = self.shared.places.clone();
-        runtime.spawn(async move {
-            let place = places.acquire_owned().await.expect("the semaphore is never closed");
-            let working = spawn_blocking(move || {
+        let in_place = |place: OwnedSemaphorePermit| {
+            move || {
                 let result = work();
                 drop(place);
                 result
-            });
-            ended(working.await)
-        })
+            }
+        };
+        let places = self.shared.places.clone();
+        match places.clone().try_acquire_owned() {
+            Ok(place) => runtime.spawn_blocking(in_place(place)),
+            Err(_) => runtime.spawn(async move {
+                let place = places.acquire_owned().await.expect("the semaphore is never closed");
+                ended(spawn_blocking(in_place(place)).await)
+            }),
+        }
     }
 }
 
@@ -150,26 +155,20 @@ impl Spooling {
     ///
     /// Their room in memory is lent and comes back: who does not wait for the end leaves both behind until then.
     pub(super) async fn write(&mut self, chunks: Vec<Bytes>, room: Reserved) -> io::Result<Reserved> {
-        let (runtime, bytes) = (Handle::current(), chunks.iter().map(Bytes::len).sum());
-        let file = match &self.file {
-            Some(file) => {
-                file.grow(bytes)?;
-                file.clone()
-            }
-            None => {
-                let reserved = self.spool.shared.budget.reserve(bytes).ok_or_else(used_up)?;
-                let spool = self.spool.clone();
-                let making = self.spool.run(&runtime, move || SpoolFile::make(spool, reserved));
-                self.file.insert(Arc::new(ended(making.await)?)).clone()
-            }
-        };
-        let begin = self.written_bytes;
-        let writing = self.spool.run(&runtime, move || {
-            file.write(&chunks, begin)?;
+        let bytes = chunks.iter().map(Bytes::len).sum();
+        let reserved = self.spool.shared.budget.reserve(bytes).ok_or_else(used_up)?;
+        let (spool, file, begin) = (self.spool.clone(), self.file.clone(), self.written_bytes);
+        let writing = self.spool.run(&Handle::current(), move || {
+            let file = match file {
+                Some(file) => file,
+                None => Arc::new(SpoolFile::make(spool)?),
+            };
+            file.write(&chunks, begin, reserved)?;
             drop(chunks);
-            Ok(room)
+            Ok((file, room))
         });
-        let room = ended(writing.await)?;
+        let (file, room) = ended(writing.await)?;
+        self.file = Some(file);
         self.written_bytes += bytes as u64;
         Ok(room)
     }
@@ -192,15 +191,26 @@ impl Spooled {
         if length == 0 {
             return Poll::Ready(None);
         }
-        let reading = self.reading.get_or_insert_with(|| {
-            let (file, position) = (self.file.clone(), self.position);
+        let reading = match &mut self.reading {
+            Some(reading) => reading,
             // Taken here, where it is given back: what one thread takes and another gives back piles up in between.
-            let piece = BytesMut::zeroed(length);
-            self.file.spool.run(&Handle::current(), move || file.read(position, piece))
-        });
-        let read = ready!(Pin::new(reading).poll(cx));
+            None => match self.file.read_at_once(self.position, BytesMut::zeroed(length)) {
+                Ok(piece) => return Poll::Ready(Some(Ok(self.advance(piece)))),
+                Err(piece) => {
+                    let (file, position) = (self.file.clone(), self.position);
+                    let reading = self.file.spool.run(&Handle::current(), move || file.read(position, piece));
+                    self.reading.insert(reading)
+                }
+            },
+        };
+        let read = ended(ready!(Pin::new(reading).poll(cx)));
         self.reading = None;
-        Poll::Ready(Some(ended(read).inspect(|piece| self.position += piece.len() as u64)))
+        Poll::Ready(Some(read.map(|piece| self.advance(piece))))
+    }
+
+    fn advance(&mut self, piece: Bytes) -> Bytes {
+        self.position += piece.len() as u64;
+        piece
     }
 }
 
@@ -211,8 +221,9 @@ impl Clone for Spooled {
 }
 
 impl SpoolFile {
-    fn make(spool: Spool, reserved: Reserved) -> io::Result<SpoolFile> {
-        let open = Open { file: nameless_file(&spool.shared.folder)?, reserved: Mutex::new(reserved) };
+    fn make(spool: Spool) -> io::Result<SpoolFile> {
+        let reserved = Mutex::new(spool.shared.budget.reserve_none());
+        let open = Open { file: nameless_file(&spool.shared.folder)?, reserved };
         Ok(SpoolFile { spool, open: Some(open) })
     }
 
@@ -220,18 +231,25 @@ impl SpoolFile {
         self.open.as_ref().expect("it is open until it is dropped")
     }
 
-    fn grow(&self, bytes: usize) -> io::Result<()> {
-        let mut reserved = self.open().reserved.lock().unwrap_or_else(PoisonError::into_inner);
-        reserved.grow(bytes).then_some(()).ok_or_else(used_up)
-    }
-
-    fn write(&self, chunks: &[Bytes], begin: u64) -> io::Result<()> {
+    fn write(&self, chunks: &[Bytes], begin: u64, reserved: Reserved) -> io::Result<()> {
+        self.open().reserved.lock().unwrap_or_else(PoisonError::into_inner).join(reserved);
         let mut position = begin;
         for chunk in chunks {
             place::write_all(&self.open().file, chunk, position)?;
             position += chunk.len() as u64;
         }
         Ok(())
+    }
+
+    /// Reads as much of a piece as there is without waiting for a disk; gives it back when that is nothing.
+    fn read_at_once(&self, position: u64, mut piece: BytesMut) -> Result<Bytes, BytesMut> {
+        match place::read_at_once(&self.open().file, &mut piece, position) {
+            0 => Err(piece),
+            read => {
+                piece.truncate(read);
+                Ok(piece.freeze())
+            }
+        }
     }
 
     fn read(&self, position: u64, mut piece: BytesMut) -> io::Result<Bytes> {
@@ -284,6 +302,18 @@ mod place {
     use std::io;
     use std::os::unix::fs::FileExt;
 
+    /// How much was read; nothing also where the system or the file's kind cannot say what it has.
+    #[cfg(target_os = "linux")]
+    pub(super) fn read_at_once(file: &File, bytes: &mut [u8], position: u64) -> usize {
+        use rustix::io::{ReadWriteFlags, preadv2};
+        preadv2(file, &mut [io::IoSliceMut::new(bytes)], position, ReadWriteFlags::NOWAIT).unwrap_or(0)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn read_at_once(_: &File, _: &mut [u8], _: u64) -> usize {
+        0
+    }
+
     pub(super) fn write_all(file: &File, bytes: &[u8], position: u64) -> io::Result<()> {
         file.write_all_at(bytes, position)
     }
@@ -298,6 +328,10 @@ mod place {
     use std::fs::File;
     use std::io;
     use std::os::windows::fs::FileExt;
+
+    pub(super) fn read_at_once(_: &File, _: &mut [u8], _: u64) -> usize {
+        0
+    }
 
     pub(super) fn write_all(file: &File, mut bytes: &[u8], mut position: u64) -> io::Result<()> {
         while !bytes.is_empty() {
