@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::proxy::gateway::{Exchange, Observer};
+use crate::proxy::headers::Peer;
 use crate::proxy::router::RouteSpec;
-use crate::telemetry::logs::Access;
+use crate::telemetry::logs::{Access, log_refused};
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 
 /// The eyes of one generation. A route's metrics are found by its name: they go on where another one left them.
@@ -59,6 +62,13 @@ impl Observer for Telemetry {
                 store: exchange.report.map_or(Duration::ZERO, |report| report.store_time),
             };
             access.log();
+        }
+    }
+
+    fn refused(&self, peer: &Peer, status: StatusCode, code: &'static str) {
+        self.none.metrics.refused(code);
+        if self.access {
+            log_refused(peer.address, status, code);
         }
     }
 

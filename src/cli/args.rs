@@ -93,7 +93,7 @@ pub(super) enum Command {
         /// The shell
         shell: Shell,
     },
-    /// Print the manual page
+    /// Print the manual, a page for each command
     Man(ManArguments),
 }
 
@@ -167,7 +167,7 @@ pub(super) struct HealthcheckArguments {
 /// What to do with the manual.
 #[derive(Debug, Args)]
 pub(super) struct ManArguments {
-    /// Write a page for each command into this folder instead
+    /// Write the pages into this folder instead
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub(super) out: Option<PathBuf>,
 }

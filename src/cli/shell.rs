@@ -1,8 +1,12 @@
 //! What shells, editors and readers of manuals want: completions, the schema, the manual pages.
 
-use clap::CommandFactory;
+use std::{fs, io};
+
+use clap::builder::Resettable;
+use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
+use clap_mangen::roff::{Roff, roman};
 
 use super::args::{Arguments, ManArguments};
 use super::{Failure, output};
@@ -22,16 +26,39 @@ pub(super) fn completions(shell: Shell) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints the manual page, or writes all of them, one per command, into a folder.
+/// Prints the manual, or writes it into a folder: one page per command.
 pub(super) fn man(arguments: &ManArguments) -> Result<(), Failure> {
-    if let Some(folder) = &arguments.out {
-        return clap_mangen::generate_to(Arguments::command(), folder)
-            .map_err(|error| Failure::Failed(format!("cannot write manual pages into {}: {error}", folder.display())));
+    let mut command = Arguments::command().disable_help_subcommand(true);
+    command.build();
+    let mut pages = Vec::new();
+    add_pages(command, &mut pages).map_err(|error| Failure::Failed(format!("cannot make the manual: {error}")))?;
+    let Some(folder) = &arguments.out else {
+        pages.iter().for_each(|(_, page)| output::write(page));
+        return Ok(());
+    };
+    for (name, page) in pages {
+        let path = folder.join(name);
+        fs::write(&path, page).map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))?;
     }
-    let mut page = Vec::new();
-    Man::new(Arguments::command())
-        .render(&mut page)
-        .map_err(|error| Failure::Failed(format!("cannot make the manual page: {error}")))?;
-    output::write(&page);
     Ok(())
+}
+
+/// Adds a command's page with its file's name, then those of the commands below.
+fn add_pages(command: Command, pages: &mut Vec<(String, Vec<u8>)>) -> io::Result<()> {
+    let below: Vec<Command> = command.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();
+    let examples = command.get_after_help().map(ToString::to_string);
+    // The library would fill the lines of the examples to one paragraph.
+    let man = Man::new(command.after_help(Resettable::Reset));
+    let mut page = Vec::new();
+    man.render(&mut page)?;
+    if let Some(examples) = examples {
+        let mut section = Roff::new();
+        section.control("SH", ["EXAMPLES"]).control("nf", []);
+        for line in examples.trim_start_matches("Examples:\n").lines() {
+            section.text([roman(line)]);
+        }
+        section.control("fi", []).to_writer(&mut page)?;
+    }
+    pages.push((man.get_filename(), page));
+    below.into_iter().try_for_each(|command| add_pages(command, pages))
 }

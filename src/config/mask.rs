@@ -1,14 +1,14 @@
 //! Secrets that stand in a file are never shown: a message shows the line that it is about.
 
-use super::diagnostic::{Span, closest};
+use super::diagnostic::Span;
 use super::file::File;
 use super::secret::Secret;
 
-/// Settings whose line may hold a secret, however it is misspelt.
-const SECRETS: [&str; 3] = ["token", "password", "secret"];
+/// Settings that hold secrets, those of later releases too.
+const SECRETS: [&str; 5] = ["token", "password", "secret", "hmac_key", "encryption"];
 
-/// Settings that hold secrets and that this release does not read.
-const NOT_READ: [&str; 2] = ["hmac_key", "encryption"];
+/// How many letters of such a name may be wrong, one too many, or missing.
+const SLIPS: usize = 2;
 
 /// A file's text with stars where its secrets are; every other byte stays in its place.
 pub(super) fn masked(text: &str, file: Option<&File>) -> String {
@@ -17,11 +17,7 @@ pub(super) fn masked(text: &str, file: Option<&File>) -> String {
     if let Some(token) = token.filter(|token| matches!(token.value, Secret::Written(_))) {
         cover(&mut bytes, token.span());
     }
-    let mut start = 0;
-    for line in text.split_inclusive('\n') {
-        secret_places(line).into_iter().for_each(|place| cover(&mut bytes, start + place.start..start + place.end));
-        start += line.len();
-    }
+    secret_values(text).into_iter().chain(users_of_urls(text)).for_each(|place| cover(&mut bytes, place));
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -30,33 +26,79 @@ fn cover(bytes: &mut [u8], place: Span) {
     secret.filter(|byte| !byte.is_ascii() || byte.is_ascii_graphic() && **byte != b'"').for_each(|byte| *byte = b'*');
 }
 
-/// Where a line holds a secret, as far as a line by itself can tell: the file may not even be TOML.
-fn secret_places(line: &str) -> Vec<Span> {
+/// The values of settings that may hold a secret. The text may not even be TOML: in doubt it is one.
+fn secret_values(text: &str) -> Vec<Span> {
+    let is_edge = |c: char| !(c.is_alphanumeric() || c == '_' || c == '-');
     let mut places = Vec::new();
-    for (at, _) in line.match_indices('=') {
-        let is_edge = |c: char| !(c.is_alphanumeric() || c == '_');
-        let name = line[..at].trim_end().trim_end_matches(['"', '\'']).rsplit(is_edge).next().unwrap_or_default();
-        let value = line[at + 1..].trim_start();
-        let start = line.len() - value.len();
-        let quote = value.chars().next().filter(|quote| matches!(quote, '"' | '\''));
-        match quote {
-            _ if NOT_READ.contains(&name) => places.push(start..line.len()),
-            Some(quote) if closest(name, &SECRETS).is_some() => {
-                let end = value[1..].find(quote).map_or(line.len(), |end| start + 1 + end);
-                places.push(start + 1..end);
-            }
-            _ => {}
+    for (at, _) in text.match_indices('=') {
+        let name = text[..at].trim_end_matches([' ', '\t', '"', '\'']).rsplit(is_edge).next().unwrap_or_default();
+        let value = text[at + 1..].trim_start_matches([' ', '\t']);
+        if is_secret(name) {
+            let start = text.len() - value.len();
+            places.extend(secret_part(value).map(|part| start + part.start..start + part.end));
         }
     }
-    // The user and password of a URL.
-    for (at, _) in line.match_indices("://") {
-        let start = at + 3;
-        let end = line[start..]
-            .find(|c: char| c.is_whitespace() || c == '"' || c == '\'')
-            .map_or(line.len(), |end| start + end);
-        if let Some(user) = line[start..end].rfind('@') {
-            places.push(start..start + user);
+    places
+}
+
+/// Whether a setting may hold a secret, however it is misspelt.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRETS.iter().any(|secret| name.contains(secret) || strsim::osa_distance(&name, secret) <= SLIPS)
+}
+
+/// What is secret of a value that has more text behind it; nothing when it only says where the secret is.
+fn secret_part(value: &str) -> Option<Span> {
+    let line = value.lines().next().unwrap_or_default();
+    for quotes in ["\"\"\"", "'''"] {
+        if let Some(rest) = value.strip_prefix(quotes) {
+            let end = rest.find(quotes).map_or(value.len(), |end| quotes.len() + end);
+            return Some(0..end.max(line.len()));
         }
+    }
+    let end = match value.as_bytes().first()? {
+        b'"' => end_of_text(line, true),
+        b'\'' => end_of_text(line, false),
+        b'{' if says_where(line) => return None,
+        _ => None,
+    };
+    Some(match end {
+        Some(end) => 1..end,
+        None => 0..line.len(),
+    })
+}
+
+/// Where the text in quotes ends that a line begins with; none when what follows shows that it is not its end.
+fn end_of_text(line: &str, has_escapes: bool) -> Option<usize> {
+    let quote = line.chars().next()?;
+    let mut is_escaped = false;
+    for (at, letter) in line.char_indices().skip(1) {
+        if letter == quote && !is_escaped {
+            let next = line[at + 1..].trim_start().chars().next();
+            return next.is_none_or(|next| matches!(next, ',' | '}' | ']' | '#')).then_some(at);
+        }
+        is_escaped = has_escapes && letter == '\\' && !is_escaped;
+    }
+    None
+}
+
+/// Whether a line begins with `{ env = "…" }` or `{ file = "…" }`.
+fn says_where(line: &str) -> bool {
+    let Some((table, _)) = line[1..].split_once('}') else { return false };
+    let Some((name, place)) = table.split_once('=') else { return false };
+    let place = place.trim();
+    let is_text = place.starts_with(['"', '\'']) && end_of_text(place, true) == Some(place.len() - 1);
+    matches!(name.trim(), "env" | "file") && is_text
+}
+
+/// The user and password of each URL.
+fn users_of_urls(text: &str) -> Vec<Span> {
+    let mut places = Vec::new();
+    for (at, _) in text.match_indices("://") {
+        let start = at + 3;
+        let is_end = |c: char| c.is_whitespace() || c == '"' || c == '\'';
+        let end = text[start..].find(is_end).map_or(text.len(), |end| start + end);
+        places.extend(text[start..end].rfind('@').map(|user| start..start + user));
     }
     places
 }
@@ -70,6 +112,14 @@ mod tests {
         for (line, shown) in [
             ("token = \"hunter2\"", "token = \"*******\""),
             ("tokn = \"hünter2", "tokn = \"********"),
+            ("tokens = [\"hunter2\"]", "tokens = *\"*******\"*"),
+            ("token = hunter2", "token = *******"),
+            ("token = \"\"\"hunter2\nhunter3\"\"\" x", "token = \"\"\"*******\n*******\"\"\" x"),
+            ("token = \"a\\\"hunter2\" # why", "token = \"**\"*******\" # why"),
+            ("token = \"a\"hunter2\"\nkey = 1", "token = \"*\"*******\"\nkey = 1"),
+            ("token = { envv = \"hunter2\" }", "token = * **** * \"*******\" *"),
+            ("hmac_key = { env = \"NAME\" }", "hmac_key = { env = \"NAME\" }"),
+            ("cert = \"cert.pem\"", "cert = \"cert.pem\""),
             ("token = { env = \"NAME\" }", "token = { env = \"NAME\" }"),
             ("\"token\" = 'hunter2'", "\"token\" = '*******'"),
             ("a = { token = 'hunter2', b = 1 }", "a = { token = '*******', b = 1 }"),

@@ -56,7 +56,7 @@ pub(super) fn listener(
         spec.max_spooled_bytes = size.value.0;
     }
     spec.tls = file.tls.as_ref().and_then(|given| tls(given, lookups, findings));
-    let address = override_address("--listen", &overrides.listen, listen_address, findings);
+    let address = override_address("--listen or ONCEPROXY_LISTEN", &overrides.listen, listen_address, findings);
     if let Some(address) = address.or(file.address.map(|address| address.value)) {
         spec.address = address;
     }
@@ -106,7 +106,7 @@ pub(super) fn admin(
         return None;
     }
     let mut admin = AdminConfig::default();
-    let address = override_address("--admin", &overrides.admin, socket_address, findings);
+    let address = override_address("--admin or ONCEPROXY_ADMIN", &overrides.admin, socket_address, findings);
     let written = given.and_then(|given| given.value.address.as_ref());
     if let Some(address) = address.or(written.map(|address| address.value)) {
         admin.address = address;
@@ -129,7 +129,8 @@ pub(super) fn log(given: Option<&Given<LogFile>>, overrides: &Overrides, finding
     let mut log = LogConfig::default();
     let place = file.level.as_ref().filter(|_| overrides.log.is_none()).map(Given::span);
     if let Some(level) = overrides.log.clone().or(file.level.map(|level| level.value)) {
-        if let Err(wrong) = check_level(&level) {
+        let name = if overrides.log.is_some() { "ONCEPROXY_LOG" } else { "level" };
+        if let Err(wrong) = check_level(name, &level) {
             findings.push(wrong.at(place));
         }
         log.level = level;
@@ -143,9 +144,9 @@ pub(super) fn log(given: Option<&Given<LogFile>>, overrides: &Overrides, finding
     log
 }
 
-fn check_level(level: &str) -> Result<(), Diagnostic> {
+fn check_level(name: &str, level: &str) -> Result<(), Diagnostic> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    let wrong = || Diagnostic::error(format!("`level` is {level:?}, which is neither a level nor a filter"));
+    let wrong = || Diagnostic::error(format!("`{name}` is {level:?}, which is neither a level nor a filter"));
     tracing_subscriber::EnvFilter::try_new(level).map_err(|_| wrong())?;
     // A filter takes a bare word for a module, so that a misspelt level would turn the logs off in silence.
     let bare = level

@@ -34,7 +34,7 @@ pub(super) fn store(
     };
     let url = StoreUrl::parse(&url)
         .map_err(|error| {
-            let name = if place.is_some() { "`url`" } else { "`--store`" };
+            let name = if place.is_some() { "`url`" } else { "`--store or ONCEPROXY_STORE`" };
             findings.push(Diagnostic::error(format!("{name}: {error}")).at(place));
         })
         .ok()?;

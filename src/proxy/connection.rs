@@ -119,6 +119,9 @@ pub(super) async fn serve(seat: Arc<Seat>, arrival: Arrival, mut leave: Leave) {
             .await
         }
     };
+    if let Some((status, code)) = watched.socket_refused() {
+        connection.socket_refused(status, code);
+    }
     if let Err(error) = ended {
         debug!(peer = %address, %error, "a connection ended early");
     }

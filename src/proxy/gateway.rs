@@ -48,6 +48,8 @@ pub trait Observer: Send + Sync + 'static {
     fn began(&self, route: usize);
     /// A request has its answer's head.
     fn answered(&self, exchange: &Exchange<'_>);
+    /// What a client sent was no request, or none in time, and was answered with a problem.
+    fn refused(&self, peer: &Peer, status: StatusCode, code: &'static str);
     /// A request of a route has ended, its answer's body included.
     fn ended(&self, route: usize);
 }
@@ -187,6 +189,11 @@ impl Connection {
             true => Cow::Borrowed(&self.peer),
             false => Cow::Owned(self.peer.clone().judged_by(&gateway.listener.trusted_proxies)),
         }
+    }
+
+    /// The socket has answered by itself.
+    pub(super) fn socket_refused(&self, status: StatusCode, code: &'static str) {
+        self.seat.load().observer.refused(&self.peer, status, code);
     }
 
     /// What is to be done with the socket now that HTTP has ended on it, where a request asked for another protocol.

@@ -129,6 +129,11 @@ impl Access<'_> {
     }
 }
 
+/// Writes the line of an answer to what was no request.
+pub fn log_refused(peer: PeerAddress, status: StatusCode, code: &str) {
+    info!(target: "onceproxy::access", %peer, status = status.as_u16(), route = "-", outcome = code);
+}
+
 /// Milliseconds with three decimals.
 fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0

@@ -162,6 +162,11 @@ impl RouteMetrics {
         }
     }
 
+    /// Counts what was no request, and was answered.
+    pub fn refused(&self, code: &'static str) {
+        self.count(&self.outcomes, "onceproxy_requests_total", "outcome", code);
+    }
+
     /// Counts a duplicate that waited.
     pub fn waited(&self) {
         self.waited.increment(1);

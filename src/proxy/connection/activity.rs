@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use http::StatusCode;
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
@@ -43,6 +44,8 @@ pub struct Activity {
     given_up: AtomicUsize,
     /// Rung when they are many and become more.
     many_given_up: Notify,
+    /// What the socket answered by itself.
+    refused: OnceLock<(StatusCode, &'static str)>,
 }
 
 impl Activity {
@@ -61,6 +64,7 @@ impl Activity {
             held: Mutex::default(),
             given_up: AtomicUsize::new(0),
             many_given_up: Notify::new(),
+            refused: OnceLock::new(),
         }
     }
 
@@ -174,6 +178,17 @@ impl Activity {
             }
             rung.await;
         }
+    }
+
+    /// The socket has answered what was no request.
+    pub(super) fn socket_refuses(&self, status: StatusCode, code: &'static str) {
+        // Each is the last answer of its connection.
+        let _ = self.refused.set((status, code));
+    }
+
+    /// The status and the problem's code that the socket answered with.
+    pub(super) fn socket_refused(&self) -> Option<(StatusCode, &'static str)> {
+        self.refused.get().copied()
     }
 
     /// HTTP ends on the connection, and with it the clocks that it has there.

@@ -69,6 +69,8 @@ pub(super) struct ClientSocket {
     phase: Phase,
     deadline: Instant,
     sleep: Pin<Box<Sleep>>,
+    /// Whether the sleep was polled: until then it wakes nobody.
+    is_armed: bool,
     /// How many requests had begun when the phase was last looked at.
     seen_requests: usize,
     /// Runs while the client takes nothing of what is written.
@@ -105,6 +107,7 @@ impl ClientSocket {
             phase,
             deadline,
             sleep: Box::pin(sleep_until(deadline)),
+            is_armed: false,
             seen_requests: 0,
             blocked: None,
             closing: Closing::No,
@@ -136,6 +139,10 @@ impl ClientSocket {
     /// Ready when the clock of the present phase has run out. The sleep is moved only when it ends too early.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.phase == Phase::Busy {
+            if !self.is_armed {
+                let _ = self.sleep.as_mut().poll(cx);
+                self.is_armed = true;
+            }
             let mut awake_at = self.sleep.deadline();
             if self.clocks.idle < self.clocks.head {
                 // The sleep may last longer than the idle time: a request that ends has to begin it then.
@@ -176,6 +183,7 @@ impl ClientSocket {
 
     /// Writes a refusal beside hyper, which is about to close.
     fn write_refusal(&mut self, cx: &mut Context<'_>, refusal: Refusal) {
+        self.activity.socket_refuses(refusal.status(), refusal.code());
         // Nothing was written on this connection since the last answer: the kernel has room, or nobody listens.
         let _ = self.stream.poll_write(cx, &refusal_bytes(refusal));
     }

@@ -20,7 +20,7 @@ fn help_has_a_line_for_each_command_and_examples() {
         "  healthcheck  Ask a running proxy whether it is alive",
         "  schema       Print the JSON schema of the configuration file",
         "  completions  Print completions for a shell",
-        "  man          Print the manual page",
+        "  man          Print the manual, a page for each command",
         "Examples:",
         "Exit codes: 0 done, 1 failed while running or refused, 2 the configuration or the arguments are wrong.",
     ] {
@@ -89,7 +89,9 @@ fn the_schema_knows_the_files_sections() {
 fn the_manual_has_a_page_for_each_command() {
     let page = ask(&["man"]);
     assert_eq!(page.code, 0);
-    assert!(page.out.contains(".TH onceproxy 1"), "{page:?}");
+    for part in [".TH onceproxy 1", ".TH onceproxy-run 1", "ONCEPROXY_LISTEN", ".SH EXAMPLES\n.nf\n"] {
+        assert!(page.out.contains(part), "{part}: {page:?}");
+    }
     let folder = tempfile::tempdir().expect("a folder");
     let written = ask(&["man", "--out", folder.path().to_str().expect("text")]);
     assert_eq!(written.code, 0, "{written:?}");

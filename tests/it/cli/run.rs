@@ -244,7 +244,7 @@ fn what_cannot_work_is_refused_before_anything_is_made() {
     refused(at, &["run", "--upstream", "ftp://h"], 2, "`--upstream`");
     refused(at, &["run", "--upstream", "h2c://h/path"], 2, "has a path");
     refused(at, &["run", "--upstream", &api.url(), "--store", "mysql://h"], 2, "is not a store URL");
-    refused(at, &["run", "--upstream", &api.url(), "--listen", "8080"], 2, "`--listen`");
+    refused(at, &["run", "--upstream", &api.url(), "--listen", "8080"], 2, "`--listen or ONCEPROXY_LISTEN`");
     refused(at, &["run", "-c", "missing.toml"], 2, "cannot read the configuration file missing.toml");
     write(at, &with_file(&api));
     refused(at, &["run", "-c", "onceproxy.toml", "--upstream", &api.url()], 2, "says two things at once");

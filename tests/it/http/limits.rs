@@ -1,11 +1,13 @@
 //! Bodies and time: what is bounded, and what the client hears of it.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use onceproxy::Policy;
 
-use super::raw::{Setup, post, read_message};
+use super::raw::{Setup, post, read_message, requests_total};
+use crate::support::waiting::eventually;
 
 #[test]
 fn a_body_over_the_limit_is_refused_and_the_answer_arrives_h22() {
@@ -40,6 +42,24 @@ fn a_refused_request_gets_no_100_and_a_good_one_gets_one_h23_h24() {
     stream.write_all(b"x").expect("the proxy reads");
     assert_eq!(read_message(&mut stream, true).expect("an answer").status(), 200);
     assert!(!proxy.upstream.last().has("expect"));
+}
+
+#[test]
+fn a_connection_is_idle_after_a_request_that_came_in_one_piece_however_it_is_framed() {
+    let limit = Duration::from_millis(100);
+    let proxy =
+        Setup::new().listener(|listener| (listener.header_timeout, listener.idle_timeout) = (limit, limit)).start();
+    let head = "POST / HTTP/1.1\r\nhost: api\r\n";
+    for rest in [
+        "content-length: 1\r\n\r\nx",
+        "transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        "transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nx-last: 1\r\n\r\n",
+    ] {
+        let mut stream = proxy.connect();
+        stream.write_all(format!("{head}{rest}").as_bytes()).expect("the proxy reads");
+        assert_eq!(read_message(&mut stream, true).expect("an answer").status(), 200, "{rest:?}");
+        assert_eq!(stream.read(&mut [0]).expect("the end"), 0, "{rest:?}");
+    }
 }
 
 #[test]
@@ -263,5 +283,19 @@ fn who_waits_for_a_100_gets_one_and_only_one_h24() {
         // Whoever does not wait gets none.
         stream.write_all(post("/", key, "x").as_bytes()).expect("the proxy reads");
         assert_eq!(read_message(&mut stream, true).expect("an answer").status(), 200);
+    }
+}
+
+#[test]
+fn what_is_no_request_is_counted() {
+    let proxy = crate::support::proxy::Setup::new(([127, 0, 0, 1], 1).into(), "memory:").start();
+    let malformed = "GET  / HTTP/1.1\r\nhost: api\r\n\r\n".to_owned();
+    let too_large = format!("GET / HTTP/1.1\r\nhost: api\r\nx-a: {}", "a".repeat(100_000));
+    for (bytes, status, count) in [(malformed, 400, 1), (too_large, 431, 2)] {
+        let mut stream = TcpStream::connect(proxy.address).expect("the proxy accepts");
+        let _ = stream.write_all(bytes.as_bytes());
+        assert_eq!(read_message(&mut stream, true).expect("an answer").status(), status);
+        drop(stream);
+        eventually("it is counted", || (requests_total(proxy.admin, "bad_request") == count).then_some(()));
     }
 }

@@ -71,6 +71,17 @@ impl Message {
     }
 }
 
+/// What a proxy's admin listener says of its requests with this outcome.
+pub fn requests_total(admin: SocketAddr, outcome: &str) -> u64 {
+    let mut stream = TcpStream::connect(admin).expect("the admin listener accepts");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").expect("it reads");
+    let mut metrics = String::new();
+    stream.read_to_string(&mut metrics).expect("metrics");
+    let outcome = format!("outcome=\"{outcome}\"");
+    let lines = metrics.lines().filter(|line| line.starts_with("onceproxy_requests_total{") && line.contains(&outcome));
+    lines.map(|line| line.rsplit(' ').next().expect("a value").parse::<u64>().expect("a number")).sum()
+}
+
 /// Reads one message; `None` when the other side closes before its first byte.
 pub fn read_message(stream: &mut impl Read, has_body: bool) -> Option<Message> {
     let mut bytes = Vec::new();
