@@ -6,7 +6,7 @@ default:
 test:
     ./test
 
-# Compares with nginx and writes docs/performance.md; takes about half an hour and wants an idle machine.
+# Compares with nginx and writes docs/performance.md; takes about forty minutes and wants an idle machine.
 bench *arguments:
     cargo build --release
     cargo bench --no-default-features --bench compare -- --keys --callgrind --write {{arguments}}

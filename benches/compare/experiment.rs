@@ -31,6 +31,7 @@ pub struct Rounds {
 /// What is kept of a sample.
 #[derive(Debug, Clone, Copy)]
 struct Measured {
+    failed: u64,
     rate: f64,
     cpu_us: f64,
     median_us: f64,
@@ -38,7 +39,7 @@ struct Measured {
 }
 
 impl Rounds {
-    /// Runs each side once per round. Every other round goes backwards, so that a drift of the machine cancels out.
+    /// Runs each side once per round, after a warm-up.
     pub fn run(
         stage: &Stage<'_>,
         sides: &[Side],
@@ -46,20 +47,30 @@ impl Rounds {
         pace: Pace,
         rounds: Range<usize>,
     ) -> Result<Rounds> {
-        let mut all = Rounds { names: sides.iter().map(|side| side.name).collect(), measured: Vec::new() };
         // Not counted: what a server does once, it does now.
         for side in sides {
             stage.measure(side, connections, Pace::Closed, stage.warm_up())?;
         }
+        let names = sides.iter().map(|side| side.name).collect();
+        Rounds::take(names, rounds, |index| stage.measure(&sides[index], connections, pace, stage.round()))
+    }
+
+    /// Measures each of what has a name once per round. Every other round goes backwards, so that a drift of the machine
+    /// cancels out.
+    pub fn take(
+        names: Vec<&'static str>,
+        rounds: Range<usize>,
+        mut measure: impl FnMut(usize) -> Result<Sample>,
+    ) -> Result<Rounds> {
+        let mut all = Rounds { names, measured: Vec::new() };
         for round in rounds {
-            let mut order: Vec<usize> = (0..sides.len()).collect();
+            let mut order: Vec<usize> = (0..all.names.len()).collect();
             if round % 2 == 1 {
                 order.reverse();
             }
             let mut taken = Vec::new();
             for index in order {
-                let sample = stage.measure(&sides[index], connections, pace, stage.round())?;
-                taken.push((index, Measured::of(&sample)?));
+                taken.push((index, Measured::of(&measure(index)?)?));
             }
             taken.sort_by_key(|(index, _)| *index);
             all.measured.push(taken.into_iter().map(|(_, measured)| measured).collect());
@@ -77,6 +88,11 @@ impl Rounds {
         Spread::of(self.measured.iter().map(|round| round[side].figure(figure) / round[against].figure(figure)))
     }
 
+    /// Requests of a side that failed, of all rounds.
+    pub fn failed(&self, side: usize) -> u64 {
+        self.measured.iter().map(|round| round[side].failed).sum()
+    }
+
     /// A side's own figures.
     pub fn figure(&self, side: usize, figure: Figure) -> Spread {
         Spread::of(self.measured.iter().map(|round| round[side].figure(figure)))
@@ -85,12 +101,17 @@ impl Rounds {
 
 impl Measured {
     fn of(sample: &Sample) -> Result<Measured> {
-        let latency = |part| quantile(&sample.latencies_ns, part).ok_or("no request was measured");
+        if sample.requests == 0 {
+            return Err("no request was measured".into());
+        }
+        // Where none was taken it is not a number.
+        let latency_us = |part| quantile(&sample.latencies_ns, part).map_or(f64::NAN, |ns| ns as f64 / 1e3);
         Ok(Measured {
+            failed: sample.failed,
             rate: sample.requests as f64 / sample.elapsed.as_secs_f64(),
             cpu_us: micros(sample.cpu) / sample.requests as f64,
-            median_us: latency(0.5)? as f64 / 1e3,
-            one_of_hundred_us: latency(0.99)? as f64 / 1e3,
+            median_us: latency_us(0.5),
+            one_of_hundred_us: latency_us(0.99),
         })
     }
 

@@ -10,12 +10,15 @@ use crate::load::{Length, Pace};
 use crate::message::{Head, Request};
 use crate::report::{Goal, Report};
 use crate::stage::{CONNECTIONS, Context, Server, Side, Stage, Store};
+use crate::transfers;
 
 const MANY: u64 = 1_000;
 /// Requests before the first look, so that what is made once is there.
 const WARM_UP_REQUESTS: u64 = 2_000;
 /// How many keys have been used at each look.
 const KEYS: [u64; 3] = [10_000, 100_000, 1_000_000];
+/// What uploads may add to the memory, however large or many, in MiB.
+const UPLOADS_MIB: f64 = 100.0;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +84,40 @@ pub fn keys(context: &Context, report: &mut Report) -> Result<()> {
     let shown: Vec<String> = seen.iter().map(|mib| format!("{mib:.1}")).collect();
     let shown = format!("{growth:.2} ({} MiB)", shown.join(", "));
     report.row("memory after 10^4, 10^5, 10^6 keys on Redis, last against first", growth, shown, Goal::AtMost(1.1));
+    Ok(())
+}
+
+/// What uploads with fresh keys take at the most, on stages of their own.
+pub fn uploads(context: &Context, report: &mut Report) -> Result<()> {
+    let many = Side::fresh().with_body(1 << 20);
+    peak(context, report, "1,000 uploads of 1 MiB at once", |stage| {
+        stage.measure(&many, MANY as usize, Pace::Closed, Length::Requests(MANY)).map(drop)
+    })?;
+    let (bytes, name) = match context.arguments.quick {
+        true => (512 << 20, "one upload of 512 MiB"),
+        false => (5 << 30, "one upload of 5 GiB"),
+    };
+    let large = Side::fresh().with_body(bytes);
+    peak(context, report, name, |stage| transfers::transfer(stage, &large).map(drop))
+}
+
+fn peak(
+    context: &Context,
+    report: &mut Report,
+    name: &str,
+    upload: impl FnOnce(&Stage<'_>) -> Result<()>,
+) -> Result<()> {
+    let stage = Stage::set_up(context, Cores::Two, Store::Redis, transfers::large_bodies)?;
+    stage.measure(&Side::fresh(), 2, Pace::Closed, Length::Requests(WARM_UP_REQUESTS))?;
+    let process = stage.process(Server::Proxy);
+    let before = process.resident_bytes()?;
+    process.forget_peak()?;
+    upload(&stage)?;
+    let peak = process.peak_bytes()?;
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let more = mib(peak.saturating_sub(before));
+    let shown = format!("{more:.1} MiB more than before, {:.1} MiB in all", mib(peak));
+    report.row(&format!("peak of memory, {name}, fresh keys on Redis"), more, shown, Goal::AtMost(UPLOADS_MIB));
     Ok(())
 }
 

@@ -12,9 +12,9 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 
-use crate::Result;
 use crate::connection::{Connection, Written};
 use crate::message::{Head, Request, Shape};
+use crate::{Failure, Result};
 
 /// A server that is silent for longer is given up.
 const PATIENCE: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
@@ -30,6 +30,7 @@ pub struct Plan<'a> {
     pub pace: Pace,
     pub length: Length,
     pub expected: Expected,
+    pub failures: Failures,
     /// The server's CPU time until now.
     pub meter: &'a dyn Fn() -> Result<Duration>,
 }
@@ -62,10 +63,23 @@ pub struct Expected {
     pub replayed: bool,
 }
 
+/// What becomes of the run when a request fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failures {
+    /// It ends, too.
+    End,
+    /// It is counted, and the run goes on with a new connection. A connection that ends between two requests is replaced
+    /// without being counted.
+    Count,
+}
+
 /// What came of it.
+#[derive(Debug, Default)]
 pub struct Sample {
     /// All requests, those of the warm-up too.
     pub sent: u64,
+    /// Of all.
+    pub failed: u64,
     /// Those that were due in the measured time.
     pub requests: u64,
     pub elapsed: Duration,
@@ -89,6 +103,7 @@ struct Run<'a> {
     due: u64,
     sent: u64,
     answered: u64,
+    failed: u64,
     latencies_ns: Vec<u64>,
 }
 
@@ -128,6 +143,7 @@ pub fn run(plan: &Plan<'_>) -> Result<Sample> {
     latencies_ns.sort_unstable();
     Ok(Sample {
         sent: run.sent,
+        failed: run.failed,
         requests: latencies_ns.len() as u64,
         elapsed: last.0 - first.0,
         cpu: last.1.saturating_sub(first.1),
@@ -161,6 +177,7 @@ impl<'a> Run<'a> {
             due: 0,
             sent: 0,
             answered: 0,
+            failed: 0,
             latencies_ns: Vec::new(),
         })
     }
@@ -182,31 +199,63 @@ impl<'a> Run<'a> {
             return self.dispatch();
         }
         let index = token as usize;
+        match self.serve(index, flags) {
+            Ok(None) => return Ok(()),
+            Ok(Some(head)) => self.take(index, head)?,
+            Err(failure) => self.fail(index, failure)?,
+        }
+        self.dispatch()
+    }
+
+    /// Writes and reads what can be; the head of an answer that is whole and as it should be.
+    fn serve(&mut self, index: usize, flags: epoll::EventFlags) -> Result<Option<Head>> {
         if flags.contains(epoll::EventFlags::OUT) && self.connections[index].go_on(&mut self.request)? == Written::All {
             self.listen(index, epoll::EventFlags::IN)?;
         }
         if flags.difference(epoll::EventFlags::OUT).is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        if let Some(head) = self.connections[index].receive()? {
-            self.take(index, head)?;
-            self.dispatch()?;
+        let head = self.connections[index].receive()?;
+        match head {
+            Some(head) if (Expected { status: head.status, replayed: head.replayed }) != self.plan.expected => {
+                Err(format!("expected {:?}, got {head:?}", self.plan.expected).into())
+            }
+            head => Ok(head),
         }
-        Ok(())
     }
 
     /// An answer is whole.
     fn take(&mut self, index: usize, head: Head) -> Result<()> {
-        if (Expected { status: head.status, replayed: head.replayed }) != self.plan.expected {
-            return Err(format!("expected {:?}, got {head:?}", self.plan.expected).into());
-        }
         let due = self.connections[index].due;
         if due >= self.from && self.until.is_none_or(|until| due < until) {
             self.latencies_ns.push(u64::try_from(due.elapsed().as_nanos())?);
         }
         self.answered += 1;
+        if head.last && self.plan.failures == Failures::Count {
+            self.replace(index)?;
+        }
         self.idle.push(index);
         Ok(())
+    }
+
+    /// A connection has ended, or got what it should not.
+    fn fail(&mut self, index: usize, failure: Failure) -> Result<()> {
+        if self.plan.failures == Failures::End {
+            return Err(failure);
+        }
+        self.replace(index)?;
+        if !self.idle.contains(&index) {
+            eprintln!("    a request failed: {failure}");
+            self.failed += 1;
+            self.idle.push(index);
+        }
+        Ok(())
+    }
+
+    fn replace(&mut self, index: usize) -> Result<()> {
+        self.connections[index] = Connection::open(self.plan.address)?;
+        let token = epoll::EventData::new_u64(index as u64);
+        Ok(epoll::add(&self.epoll, &self.connections[index], token, epoll::EventFlags::IN)?)
     }
 
     /// Sends what may be sent now.
@@ -223,8 +272,10 @@ impl<'a> Run<'a> {
             self.idle.pop();
             let key = self.plan.keys.at(self.sent);
             self.sent += 1;
-            if self.connections[index].send(&mut self.request, key, due)? == Written::Part {
-                self.listen(index, epoll::EventFlags::IN | epoll::EventFlags::OUT)?;
+            match self.connections[index].send(&mut self.request, key, due) {
+                Ok(Written::All) => {}
+                Ok(Written::Part) => self.listen(index, epoll::EventFlags::IN | epoll::EventFlags::OUT)?,
+                Err(failure) => self.fail(index, failure)?,
             }
         }
         Ok(())
@@ -252,7 +303,7 @@ impl<'a> Run<'a> {
             // In the open loop requests that were due in time may still wait for a connection.
             Length::Time { .. } => self.until.is_some_and(|until| now >= until) && self.next_due().is_none(),
         };
-        all_sent && self.answered == self.sent
+        all_sent && self.answered + self.failed == self.sent
     }
 
     fn listen(&self, index: usize, flags: epoll::EventFlags) -> Result<()> {

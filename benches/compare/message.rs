@@ -45,12 +45,24 @@ pub struct Head {
     pub status: u16,
     /// Marked `Idempotency-Replayed: true`.
     pub replayed: bool,
+    /// The server ends the connection with it.
+    pub last: bool,
     /// Head and body together, in bytes.
     pub whole_bytes: usize,
+    pub body_bytes: usize,
 }
 
 impl Request {
     pub fn new(shape: &Shape) -> Request {
+        let mut request = Request::head(shape);
+        if shape.method == Method::Post {
+            request.bytes.extend(json(shape.body_bytes));
+        }
+        request
+    }
+
+    /// Without the body that it announces.
+    pub fn head(shape: &Shape) -> Request {
         let mut head = match shape.method {
             Method::Get => format!("GET {} HTTP/1.1\r\nHost: 127.0.0.1\r\n", shape.path),
             Method::Post => format!(
@@ -66,11 +78,7 @@ impl Request {
             head.push_str("\"\r\n");
         }
         head.push_str("\r\n");
-        let mut bytes = head.into_bytes();
-        if shape.method == Method::Post {
-            bytes.extend(json(shape.body_bytes));
-        }
-        Request { bytes, key_at }
+        Request { bytes: head.into_bytes(), key_at }
     }
 
     /// The request under this key.
@@ -110,15 +118,20 @@ impl Head {
         let status = lines.next().and_then(|line| line.get(9..12)).and_then(|digits| digits.parse().ok());
         let mut length = None;
         let mut replayed = false;
+        let mut last = false;
         for line in lines {
             if let Some(value) = field(line, "content-length:") {
                 length = value.parse::<usize>().ok();
             } else if let Some(value) = field(line, "idempotency-replayed:") {
                 replayed = value == "true";
+            } else if let Some(value) = field(line, "connection:") {
+                last = value.eq_ignore_ascii_case("close");
             }
         }
         match (status, length) {
-            (Some(status), Some(length)) => Ok(Some(Head { status, replayed, whole_bytes: end + length })),
+            (Some(status), Some(length)) => {
+                Ok(Some(Head { status, replayed, last, whole_bytes: end + length, body_bytes: length }))
+            }
             _ => Err(format!("an answer without status or Content-Length: {head:?}").into()),
         }
     }

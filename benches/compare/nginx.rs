@@ -7,6 +7,12 @@ use std::path::Path;
 use crate::Result;
 use crate::cores::Cores;
 use crate::process::{Process, free_port, text};
+use crate::secure::Transport;
+
+/// The path on which nothing is buffered.
+pub const STREAMED: &str = "/streamed";
+/// The path on which a body above 16 KiB is put into a file before it is sent on, which is nginx's default.
+pub const SPOOLED: &str = "/spooled";
 
 /// nginx, and where it listens.
 pub struct Nginx {
@@ -15,17 +21,40 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    pub fn start(program: &Path, folder: &Path, upstream: SocketAddr, cores: Cores) -> Result<Nginx> {
+    pub fn start(
+        program: &Path,
+        folder: &Path,
+        upstream: SocketAddr,
+        cores: Cores,
+        transport: &Transport,
+    ) -> Result<Nginx> {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let file = folder.join("nginx.conf");
-        fs::write(&file, configuration(folder, address, upstream, cores))?;
+        fs::write(&file, configuration(folder, address, upstream, cores, transport))?;
         let command = [text(program)?, "-p", text(folder)?, "-e", "stderr", "-c", text(&file)?];
         let (process, _) = Process::start("nginx", &command, cores.server_list(), "start worker process ")?;
         Ok(Nginx { process, address })
     }
 }
 
-fn configuration(folder: &Path, address: SocketAddr, upstream: SocketAddr, cores: Cores) -> String {
+fn configuration(
+    folder: &Path,
+    address: SocketAddr,
+    upstream: SocketAddr,
+    cores: Cores,
+    transport: &Transport,
+) -> String {
+    let (listen, tls) = match transport {
+        Transport::Clear => ("", String::new()),
+        Transport::Http2 => ("http2", String::new()),
+        Transport::Tls(files) => {
+            let (certificate, key) = (files.certificate.display(), files.key.display());
+            // 1.22 has to be asked for TLS 1.3.
+            let settings =
+                format!("ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3;");
+            ("ssl http2", settings)
+        }
+    };
     let folder = folder.display();
     let workers = cores.of_server();
     // Its workers may otherwise not read the folder.
@@ -58,11 +87,21 @@ http {{
         keepalive_timeout 300s;
     }}
     server {{
-        listen {address} backlog=4096;
-        location / {{
+        listen {address} {listen} backlog=4096;
+        {tls}
+        proxy_http_version 1.1;
+        proxy_set_header Connection \"\";
+        location / {{ proxy_pass http://fixed; }}
+        location {STREAMED} {{
             proxy_pass http://fixed;
-            proxy_http_version 1.1;
-            proxy_set_header Connection \"\";
+            client_max_body_size 0;
+            proxy_request_buffering off;
+            proxy_buffering off;
+        }}
+        location {SPOOLED} {{
+            proxy_pass http://fixed;
+            client_max_body_size 0;
+            client_body_buffer_size 16k;
         }}
     }}
 }}

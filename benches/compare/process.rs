@@ -69,13 +69,35 @@ impl Process {
 
     /// Resident memory of the process and its children, in bytes.
     pub fn resident_bytes(&self) -> Result<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most that was resident since [`Process::forget_peak`], in bytes.
+    pub fn peak_bytes(&self) -> Result<u64> {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// Lets the peak begin at what is resident now.
+    pub fn forget_peak(&self) -> Result<()> {
+        for pid in self.family()? {
+            fs::write(format!("/proc/{pid}/clear_refs"), "5")?;
+        }
+        Ok(())
+    }
+
+    fn status_bytes(&self, name: &str) -> Result<u64> {
         let mut total_kib = 0;
         for pid in self.family()? {
             let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
-            let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS in /proc")?;
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or("no memory in /proc")?;
             total_kib += line.trim().trim_end_matches(" kB").parse::<u64>()?;
         }
         Ok(total_kib << 10)
+    }
+
+    /// Whom to send a signal.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     fn family(&self) -> Result<Vec<u32>> {
@@ -87,8 +109,7 @@ impl Process {
 
     /// Asks it to end, and waits until it has, and also whatever shares its output.
     pub fn stop(mut self) -> Result<()> {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM)?;
+        kill_process(self.pid(), Signal::TERM)?;
         let until = Instant::now() + PATIENCE;
         let mut seen = Vec::new();
         loop {
@@ -109,8 +130,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // nginx's workers go with their master only when it is asked.
-        if matches!(self.child.try_wait(), Ok(None)) && kill_process(Pid::from_child(&self.child), Signal::TERM).is_ok()
-        {
+        if matches!(self.child.try_wait(), Ok(None)) && kill_process(self.pid(), Signal::TERM).is_ok() {
             while self.lines.recv_timeout(PATIENCE).is_ok() {}
         }
         drop(self.child.kill());

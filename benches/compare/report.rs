@@ -50,13 +50,16 @@ impl Report {
     /// Adds every side's own figures.
     pub fn sides(&mut self, scenario: &str, rounds: &Rounds) {
         for (index, name) in rounds.names.iter().enumerate() {
-            let median = |figure| rounds.figure(index, figure).median;
+            let median = |figure, places| match rounds.figure(index, figure).median {
+                none if none.is_nan() => "–".to_owned(),
+                median => format!("{median:.places$}"),
+            };
             self.figures.push(format!(
-                "| {scenario} | {name} | {:.0} | {:.1} | {:.0} | {:.0} |",
-                median(Figure::Rate),
-                median(Figure::Cpu),
-                median(Figure::Median),
-                median(Figure::OneOfHundred),
+                "| {scenario} | {name} | {} | {} | {} | {} |",
+                median(Figure::Rate, 0),
+                median(Figure::Cpu, 1),
+                median(Figure::Median, 0),
+                median(Figure::OneOfHundred, 0),
             ));
         }
     }

@@ -4,7 +4,7 @@ use crate::Result;
 use crate::arguments::Arguments;
 use crate::report::Report;
 use crate::stage::Context;
-use crate::{cost, footprint, speed};
+use crate::{cost, footprint, reload, secure, slow, speed, transfers};
 
 /// One part of a run, which stands on its own.
 pub struct Scenario {
@@ -17,7 +17,7 @@ const fn scenario(name: &'static str, what: &'static str, run: fn(&Context, &mut
     Scenario { name, what, run }
 }
 
-const ALWAYS: [Scenario; 11] = [
+const ALWAYS: [Scenario; 17] = [
     scenario("unprotected-two", "an unprotected route against nginx, two cores", speed::unprotected_two_cores),
     scenario("unprotected-one", "an unprotected route against nginx, one core", speed::unprotected_one_core),
     scenario("keyless", "requests without a key, and GET, on a protected route", speed::keyless),
@@ -29,6 +29,12 @@ const ALWAYS: [Scenario; 11] = [
     scenario("large-body", "bodies of 1 MiB", speed::large_body),
     scenario("embedded", "fresh keys on SQLite and in memory, and their fsyncs", speed::embedded),
     scenario("memory", "memory of idle connections and of requests in flight", footprint::connections),
+    scenario("uploads", "memory of a thousand uploads at once, and of a very large one", footprint::uploads),
+    scenario("transfers", "a transfer of 1 GiB each way", transfers::transfers),
+    scenario("tls", "HTTPS, HTTP/2 over TLS, and new TLS connections", secure::tls),
+    scenario("h2c", "HTTP/2 in clear text", secure::clear),
+    scenario("reload", "what reloads cost", reload::reloads),
+    scenario("slow-loris", "a healthy client beside 5,000 connections that never finish a head", slow::loris),
 ];
 const KEYS: Scenario = scenario("keys", "memory after up to a million keys", footprint::keys);
 const CALLGRIND: Scenario = scenario("callgrind", "instructions per request", cost::instructions);

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::net::SocketAddr;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use tempfile::TempDir;
 use crate::Result;
 use crate::arguments::Arguments;
 use crate::cores::Cores;
-use crate::load::{self, Expected, Keys, Length, Pace, Plan, Sample};
+use crate::load::{self, Expected, Failures, Keys, Length, Pace, Plan, Sample};
 use crate::message::{BODY_BYTES, KeyField, Method, Shape};
 use crate::nginx::Nginx;
 use crate::process::{Process, text};
-use crate::proxy::{PROTECTED, Proxy, UNPROTECTED, Under};
+use crate::proxy::{PROTECTED, Proxy, Setup, UNPROTECTED, Under};
 use crate::redis::Redis;
-use crate::upstream::{self, Upstream};
+use crate::upstream::{self, Seen, Upstream};
 
 /// Of every run but those that say otherwise.
 pub const CONNECTIONS: usize = 64;
@@ -70,6 +70,7 @@ pub struct Side {
     pub server: Server,
     pub shape: Shape,
     pub keys: Use,
+    pub failures: Failures,
 }
 
 /// The keys of requests that have been executed.
@@ -100,7 +101,7 @@ impl Context {
 
 impl<'a> Stage<'a> {
     pub fn new(context: &'a Context, cores: Cores, store: Store) -> Result<Stage<'a>> {
-        Stage::under(context, cores, store, |_| Under::Nothing)
+        Stage::set_up(context, cores, store, |_| Ok(Setup::default()))
     }
 
     /// With onceproxy under a tool, which may write into the folder.
@@ -109,6 +110,16 @@ impl<'a> Stage<'a> {
         cores: Cores,
         store: Store,
         tool: impl FnOnce(&Path) -> Under,
+    ) -> Result<Stage<'a>> {
+        Stage::set_up(context, cores, store, |folder| Ok(Setup { under: tool(folder), ..Setup::default() }))
+    }
+
+    /// With servers that are not as usual, and may need files in the folder.
+    pub fn set_up(
+        context: &'a Context,
+        cores: Cores,
+        store: Store,
+        setup: impl FnOnce(&Path) -> Result<Setup>,
     ) -> Result<Stage<'a>> {
         cores.pin_this_thread()?;
         let folder = context.folder()?;
@@ -120,15 +131,16 @@ impl<'a> Stage<'a> {
             Store::Redis => redis.insert(Redis::start(&folder, cores)?).url(),
         };
         let arguments = &context.arguments;
-        let nginx = Nginx::start(&arguments.nginx, &folder, upstream.address, cores)?;
-        let proxy = Proxy::start(&arguments.proxy, &folder, upstream.address, &url, cores, &tool(&folder))?;
+        let setup = setup(&folder)?;
+        let nginx = Nginx::start(&arguments.nginx, &folder, upstream.address, cores, &setup.transport)?;
+        let proxy = Proxy::start(&arguments.proxy, &folder, upstream.address, &url, cores, &setup)?;
         Ok(Stage { context, nginx, proxy, redis, upstream, folder })
     }
 
     /// Runs one side, and checks that the upstream saw exactly the requests that it should.
     pub fn measure(&self, side: &Side, connections: usize, pace: Pace, length: Length) -> Result<Sample> {
         let meter = || self.process(side.server).cpu();
-        let before = self.upstream.counted();
+        let before = self.upstream.seen();
         let plan = Plan {
             address: self.address(side.server),
             shape: side.shape,
@@ -140,21 +152,42 @@ impl<'a> Stage<'a> {
             pace,
             length,
             expected: Expected { status: upstream::STATUS, replayed: matches!(side.keys, Use::Replayed { .. }) },
+            failures: side.failures,
             meter: &meter,
         };
         let sample = load::run(&plan).map_err(|failure| format!("{}: {failure}", side.name))?;
-        let executed = self.upstream.counted() - before;
         let expected = match side.keys {
             Use::Executed => {
                 self.context.next_key.set(self.context.next_key.get() + sample.sent);
-                sample.sent
+                // Whether one that failed was executed cannot be told here.
+                sample.sent - sample.failed..=sample.sent
             }
-            Use::Replayed { .. } => 0,
+            Use::Replayed { .. } => 0..=0,
         };
-        if executed != expected {
-            return Err(format!("{}: the upstream saw {executed} requests, not {expected}", side.name).into());
-        }
+        self.compare(side, before, expected)?;
         Ok(sample)
+    }
+
+    /// Checks that the upstream saw so many requests since `before`, each with all of its body.
+    pub fn compare(&self, side: &Side, before: Seen, expected: RangeInclusive<u64>) -> Result<()> {
+        let seen = self.upstream.seen();
+        let (requests, bytes) = (seen.requests - before.requests, seen.body_bytes - before.body_bytes);
+        if !expected.contains(&requests) {
+            return Err(format!("{}: the upstream saw {requests} requests, not {expected:?}", side.name).into());
+        }
+        let each = match side.shape.method {
+            Method::Get => 0,
+            Method::Post => side.shape.body_bytes as u64,
+        };
+        if bytes != requests * each {
+            return Err(format!("{}: {requests} bodies of {each} bytes had {bytes} together", side.name).into());
+        }
+        Ok(())
+    }
+
+    /// A key that nobody has used.
+    pub fn new_key(&self) -> u64 {
+        self.context.next_key.replace(self.context.next_key.get() + 1)
     }
 
     /// Has so many requests executed, to replay them later.
@@ -167,6 +200,11 @@ impl<'a> Stage<'a> {
     /// As long as a round is.
     pub fn round(&self) -> Length {
         Length::Time { warm_up: self.context.arguments.warm_up, measured: self.context.arguments.measured }
+    }
+
+    /// What of a round is measured, in seconds.
+    pub fn seconds(&self) -> f64 {
+        self.context.arguments.measured.as_secs_f64()
     }
 
     /// As long as the warm-up before a round.
@@ -197,7 +235,7 @@ impl<'a> Stage<'a> {
 impl Side {
     fn post(name: &'static str, server: Server, path: &'static str) -> Side {
         let shape = Shape { method: Method::Post, path, body_bytes: BODY_BYTES, key: KeyField::Present };
-        Side { name, server, shape, keys: Use::Executed }
+        Side { name, server, shape, keys: Use::Executed, failures: Failures::End }
     }
 
     /// nginx, with the same requests as ours.
@@ -229,6 +267,16 @@ impl Side {
     /// The same side under another name, with GET, which has neither body nor key.
     pub fn with_get(self, name: &'static str) -> Side {
         Side { name, shape: Shape { method: Method::Get, key: KeyField::Absent, ..self.shape }, ..self }
+    }
+
+    /// The same side under another name, on another path.
+    pub fn on(self, name: &'static str, path: &'static str) -> Side {
+        Side { name, shape: Shape { path, ..self.shape }, ..self }
+    }
+
+    /// The same side, of which requests may fail.
+    pub fn counting_failures(self) -> Side {
+        Side { failures: Failures::Count, ..self }
     }
 
     /// The same side with bodies of this size.

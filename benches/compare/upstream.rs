@@ -33,9 +33,20 @@ pub struct Upstream {
     thread: Option<JoinHandle<()>>,
 }
 
+/// What an upstream has read.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    /// Those that were read to their end, each counted before it was answered.
+    pub requests: u64,
+    /// Of all requests, those that are not whole yet too.
+    pub body_bytes: u64,
+}
+
 struct Shared {
     stopped: AtomicBool,
-    counted: AtomicU64,
+    requests: AtomicU64,
+    body_bytes: AtomicU64,
+    answer_bytes: AtomicU64,
     holding: AtomicBool,
     held: Mutex<u64>,
     one_more_held: Condvar,
@@ -46,6 +57,8 @@ struct Connection {
     head: Vec<u8>,
     /// Bytes of the body still to come, once the head is there.
     body_left: Option<usize>,
+    /// Bytes of a large answer's body still to be written.
+    answer_left: u64,
 }
 
 impl Upstream {
@@ -56,7 +69,9 @@ impl Upstream {
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             stopped: AtomicBool::new(false),
-            counted: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            body_bytes: AtomicU64::new(0),
+            answer_bytes: AtomicU64::new(0),
             holding: AtomicBool::new(false),
             held: Mutex::new(0),
             one_more_held: Condvar::new(),
@@ -71,9 +86,15 @@ impl Upstream {
         Ok(Upstream { address, shared, thread: Some(thread) })
     }
 
-    /// Requests that were read to their end, each before it was answered.
-    pub fn counted(&self) -> u64 {
-        self.shared.counted.load(Ordering::SeqCst)
+    /// What was read until now.
+    pub fn seen(&self) -> Seen {
+        let body_bytes = self.shared.body_bytes.load(Ordering::SeqCst);
+        Seen { requests: self.shared.requests.load(Ordering::SeqCst), body_bytes }
+    }
+
+    /// Gives answers of this size from now on.
+    pub fn answer_with(&self, bytes: u64) {
+        self.shared.answer_bytes.store(bytes, Ordering::SeqCst);
     }
 
     /// Gives no more answers: requests stay in flight.
@@ -112,10 +133,7 @@ fn serve(listener: &TcpListener, shared: &Shared) -> Result<()> {
     epoll::add(&epoll, listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
     let mut connections: Vec<Option<Connection>> = Vec::new();
     let mut bytes = vec![0; READ_BYTES];
-    let mut answer = format!(
-        "HTTP/1.1 {STATUS} Created\r\nContent-Type: application/json\r\nContent-Length: {ANSWER_BYTES}\r\n\r\n"
-    )
-    .into_bytes();
+    let mut answer = head_of_answer(ANSWER_BYTES as u64);
     answer.extend(json(ANSWER_BYTES));
     let mut events = Vec::with_capacity(256);
     while !shared.stopped.load(Ordering::Relaxed) {
@@ -127,14 +145,25 @@ fn serve(listener: &TcpListener, shared: &Shared) -> Result<()> {
                 continue;
             }
             let place = &mut connections[event.data.u64() as usize];
-            if let Some(connection) = place
-                && connection.serve(&mut bytes, &answer, shared)? == Peer::Gone
-            {
-                *place = None;
+            if let Some(connection) = place {
+                let was_writing = connection.answer_left > 0;
+                match connection.serve(&mut bytes, &answer, shared)? {
+                    Peer::Gone => *place = None,
+                    Peer::There if was_writing == (connection.answer_left > 0) => {}
+                    Peer::There => {
+                        let flags = if was_writing { epoll::EventFlags::IN } else { epoll::EventFlags::OUT };
+                        epoll::modify(&epoll, &connection.socket, event.data, flags)?;
+                    }
+                }
             }
         }
     }
     Ok(())
+}
+
+fn head_of_answer(bytes: u64) -> Vec<u8> {
+    format!("HTTP/1.1 {STATUS} Created\r\nContent-Type: application/json\r\nContent-Length: {bytes}\r\n\r\n")
+        .into_bytes()
 }
 
 fn accept(listener: &TcpListener, epoll: &OwnedFd, connections: &mut Vec<Option<Connection>>) -> Result<()> {
@@ -151,7 +180,7 @@ fn accept(listener: &TcpListener, epoll: &OwnedFd, connections: &mut Vec<Option<
             connections.len() - 1
         });
         epoll::add(epoll, &socket, epoll::EventData::new_u64(index as u64), epoll::EventFlags::IN)?;
-        connections[index] = Some(Connection { socket, head: Vec::new(), body_left: None });
+        connections[index] = Some(Connection { socket, head: Vec::new(), body_left: None, answer_left: 0 });
     }
 }
 
@@ -163,6 +192,9 @@ enum Peer {
 
 impl Connection {
     fn serve(&mut self, bytes: &mut [u8], answer: &[u8], shared: &Shared) -> Result<Peer> {
+        if self.answer_left > 0 {
+            return Ok(self.write_on(bytes));
+        }
         let count = match self.socket.read(bytes) {
             Ok(0) => return Ok(Peer::Gone),
             Ok(count) => count,
@@ -170,15 +202,24 @@ impl Connection {
             // Servers are stopped with requests under way.
             Err(_) => return Ok(Peer::Gone),
         };
-        if !self.take(&bytes[..count])? {
+        if !self.take(&bytes[..count], shared)? {
             return Ok(Peer::There);
         }
-        shared.counted.fetch_add(1, Ordering::SeqCst);
+        shared.requests.fetch_add(1, Ordering::SeqCst);
         if shared.holding.load(Ordering::Relaxed) {
             *shared.held.lock().unwrap_or_else(PoisonError::into_inner) += 1;
             shared.one_more_held.notify_all();
             return Ok(Peer::There);
         }
+        let large = shared.answer_bytes.load(Ordering::Relaxed);
+        let head;
+        let answer = if large > 0 {
+            head = head_of_answer(large);
+            &head
+        } else {
+            answer
+        };
+        self.answer_left = large;
         match self.socket.write(answer) {
             Ok(count) if count == answer.len() => Ok(Peer::There),
             Ok(_) => Err("an answer did not fit into the socket's buffer".into()),
@@ -186,8 +227,22 @@ impl Connection {
         }
     }
 
+    /// Writes of a large answer's body what the socket takes. What the body holds does not matter.
+    fn write_on(&mut self, bytes: &[u8]) -> Peer {
+        while self.answer_left > 0 {
+            let count = bytes.len().min(usize::try_from(self.answer_left).unwrap_or(usize::MAX));
+            match self.socket.write(&bytes[..count]) {
+                Ok(count) => self.answer_left -= count as u64,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Peer::There,
+                Err(_) => return Peer::Gone,
+            }
+        }
+        Peer::There
+    }
+
     /// Takes bytes of a request; says whether it is whole.
-    fn take(&mut self, bytes: &[u8]) -> Result<bool> {
+    fn take(&mut self, bytes: &[u8], shared: &Shared) -> Result<bool> {
+        let mut of_body = bytes.len();
         let left = match self.body_left {
             Some(left) => left.checked_sub(bytes.len()),
             None => {
@@ -197,9 +252,11 @@ impl Connection {
                     return if endless { Err("the head of a request does not end".into()) } else { Ok(false) };
                 };
                 let body = content_length(&self.head[..end])?;
-                body.checked_sub(self.head.len() - end)
+                of_body = self.head.len() - end;
+                body.checked_sub(of_body)
             }
         };
+        shared.body_bytes.fetch_add(of_body as u64, Ordering::SeqCst);
         let left = left.ok_or("a request came before the last one was answered")?;
         self.body_left = (left > 0).then_some(left);
         if left == 0 {

@@ -1,0 +1,166 @@
+//! A slow-loris: thousands of connections, each of which goes on with a request's head that it never ends.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::Result;
+use crate::cores::Cores;
+use crate::experiment::{Figure, Rounds};
+use crate::load::Pace;
+use crate::proxy::UNPROTECTED;
+use crate::report::{Goal, Report};
+use crate::stage::{Context, Side, Stage, Store};
+
+const SLOW: usize = 5_000;
+/// Between two pieces of one connection.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// The thread wakes so often, and serves its share of the connections each time.
+const WAKES: usize = 200;
+/// For a connection to be accepted.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// Of the healthy client.
+const CONNECTIONS: usize = 8;
+const PER_SECOND: u32 = 1_000;
+
+pub fn loris(context: &Context, report: &mut Report) -> Result<()> {
+    let stage = Stage::new(context, Cores::Two, Store::Memory)?;
+    let side = Side::fresh().counting_failures();
+    let measure = || stage.measure(&side, CONNECTIONS, Pace::Open { per_second: PER_SECOND }, stage.round());
+    measure()?;
+    let mut seen = Vec::new();
+    let rounds = Rounds::take(vec!["alone", "beside a slow-loris"], stage.rounds(), |index| {
+        if index == 0 {
+            return measure();
+        }
+        let slow = Slow::start(stage.proxy.address)?;
+        let sample = measure();
+        seen.push(slow.stop()?);
+        sample
+    })?;
+    let name = format!("{SLOW} slow connections: a client of {PER_SECOND} fresh keys/s");
+    let failed = rounds.failed(0) + rounds.failed(1);
+    report.row(&format!("{name}, failed requests"), failed as f64, failed, Goal::Exactly(0.0));
+    report.ratio(&format!("{name}, p99 against alone"), &rounds, 1, 0, Figure::OneOfHundred, Goal::AtMost(2.0));
+    let [opened, closed] =
+        [|slow: &Seen| slow.opened, |slow: &Seen| slow.closed].map(|of| seen.iter().map(of).sum::<u64>());
+    let shown = format!("{opened} opened, {closed} of them closed by onceproxy");
+    report.row(&format!("{SLOW} slow connections, in all rounds"), opened as f64, shown, Goal::Stated);
+    report.sides("slow-loris", &rounds);
+    Ok(())
+}
+
+/// The slow connections and the thread that feeds them; they end when this is dropped.
+struct Slow {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    stopped: AtomicBool,
+    opened: AtomicU64,
+    closed: AtomicU64,
+}
+
+/// What became of slow connections.
+struct Seen {
+    opened: u64,
+    /// By the server.
+    closed: u64,
+}
+
+impl Slow {
+    /// Returns when all have been opened once, and had the time for another piece.
+    fn start(address: SocketAddr) -> Result<Slow> {
+        let shared = Arc::new(Shared::default());
+        let theirs = shared.clone();
+        let thread = std::thread::Builder::new().name("slow".to_owned()).spawn(move || feed(address, &theirs))?;
+        let slow = Slow { shared, thread: Some(thread) };
+        let until = Instant::now() + 10 * INTERVAL;
+        while slow.shared.opened.load(Ordering::SeqCst) < SLOW as u64 {
+            if Instant::now() > until {
+                return Err("the slow connections could not be opened".into());
+            }
+            std::thread::sleep(INTERVAL / 10);
+        }
+        std::thread::sleep(INTERVAL);
+        Ok(slow)
+    }
+
+    fn stop(self) -> Result<Seen> {
+        let shared = self.shared.clone();
+        drop(self);
+        Ok(Seen { opened: shared.opened.load(Ordering::SeqCst), closed: shared.closed.load(Ordering::SeqCst) })
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+/// Each connection has its turn once per interval, all of them spread evenly over it.
+fn feed(address: SocketAddr, shared: &Shared) {
+    let mut places: Vec<Option<Connection>> = (0..SLOW).map(|_| None).collect();
+    let started = Instant::now();
+    for wake in 0_u32.. {
+        let due = started + INTERVAL / WAKES as u32 * wake;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        if shared.stopped.load(Ordering::SeqCst) {
+            return;
+        }
+        for index in (wake as usize % WAKES..SLOW).step_by(WAKES) {
+            let place = &mut places[index];
+            if place.as_mut().is_some_and(|connection| !connection.go_on()) {
+                shared.closed.fetch_add(1, Ordering::SeqCst);
+                *place = None;
+            }
+            if place.is_none() {
+                // Who is not let in tries again at its next turn.
+                *place = Connection::open(address, index).ok();
+                shared.opened.fetch_add(u64::from(place.is_some()), Ordering::SeqCst);
+            }
+        }
+    }
+}
+
+/// One that sends a head in pieces, be they bytes or whole lines.
+struct Connection {
+    socket: TcpStream,
+    by_lines: bool,
+    sent: usize,
+}
+
+impl Connection {
+    fn open(address: SocketAddr, index: usize) -> std::io::Result<Connection> {
+        let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+        socket.set_nonblocking(true)?;
+        // As many of the ones as of the others come in each turn.
+        Ok(Connection { socket, by_lines: (index / WAKES).is_multiple_of(2), sent: 0 })
+    }
+
+    /// Sends the next piece; says whether the connection is still open.
+    fn go_on(&mut self) -> bool {
+        match self.socket.read(&mut [0; 1024]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            // An answer to what is no request yet comes before the end.
+            Ok(_) | Err(_) => return false,
+        }
+        let start = format!("POST {UNPROTECTED} HTTP/1.1\r\nHost: 127.0.0.1\r\n");
+        let piece = match (self.by_lines, self.sent) {
+            (true, 0) => start.as_bytes(),
+            (true, _) => b"X-Slow: loris\r\n",
+            (false, at) => start.as_bytes().get(at..=at).unwrap_or(b"x"),
+        };
+        self.sent += 1;
+        self.socket.write_all(piece).is_ok()
+    }
+}
