@@ -204,7 +204,7 @@ impl Refusal {
                 "The right to execute ran out before anything was sent; the same request may be sent again.".into()
             }
             Refusal::UpstreamLost => {
-                "The connection broke after the request was sent; whether it took effect is not known.".into()
+                "After the request was sent no whole answer came that can be read; whether it took effect is not known.".into()
             }
             Refusal::UpstreamTimeout => {
                 "The request was sent and not answered in time; whether it took effect is not known.".into()

@@ -202,6 +202,10 @@ impl Forward {
         is_protected: bool,
     ) -> Response<UpstreamBody> {
         let spec = self.pool.spec();
+        if has_unknown_coding(response.headers()) {
+            warn!(upstream = %spec.name, "the upstream's answer is in a transfer coding that nobody asked for");
+            return self.refuse(Refusal::UpstreamLost, Disposition::Unknown("upstream-lost"));
+        }
         lease.traffic().answered();
         let (mut parts, incoming) = response.into_parts();
         parts.version = Version::HTTP_11;
@@ -223,6 +227,13 @@ impl Forward {
         let patience = Patience { between_chunks: spec.response_timeout, held: held.map(|hold| (deadline, hold)) };
         Response::from_parts(parts, UpstreamBody::new(incoming, lease, idle_for, patience, took))
     }
+}
+
+/// Whether a response's body is anything but chunked or plain: to pass it on as it is would pass it on broken (RFC 9112
+/// section 6.1).
+fn has_unknown_coding(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    codings.next().is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) || codings.next().is_some()
 }
 
 /// What a response's head says of its length, where it says it twice (RFC 9112 section 6.3).

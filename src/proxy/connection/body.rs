@@ -101,6 +101,11 @@ impl Body for ClientBody {
                 this.received_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                 // Nothing comes behind trailers.
                 this.has_ended = this.incoming.is_end_stream() || frame.is_trailers();
+                if frame.is_trailers() && this.version <= Version::HTTP_11 {
+                    // hyper takes a bare line feed among them for a part of a field: where they ended for somebody
+                    // before this proxy is not known, nor what comes next on this connection.
+                    this.activity.body_left_unread();
+                }
                 match this.is_below_rate() && !this.has_ended {
                     true => Poll::Ready(Some(Err(ClientBodyError::TooSlow))),
                     false => Poll::Ready(Some(Ok(frame))),

@@ -30,6 +30,8 @@ const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const MAX_HEADER_LIST_BYTES: u32 = 64 << 10;
 /// What a connection reads ahead, and how much it lets pile up of what it writes; a head is no larger.
 const BUFFER_BYTES: usize = 64 << 10;
+/// How many fields an answer may have.
+const MAX_FIELDS: usize = 256;
 
 /// Why there is no connection. Whatever the reason: nothing was sent.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +105,7 @@ where
     B::Error: Into<BoxError>,
 {
     let traffic = socket.traffic();
-    let handshake = http1::Builder::new().max_buf_size(BUFFER_BYTES).handshake(socket);
+    let handshake = http1::Builder::new().max_buf_size(BUFFER_BYTES).max_headers(MAX_FIELDS).handshake(socket);
     let (sender, connection) = handshake.await.map_err(ConnectError::Handshake)?;
     let watched = traffic.clone();
     tokio::spawn(async move {

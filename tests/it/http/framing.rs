@@ -1,6 +1,7 @@
 //! H14 to H18: how messages are framed.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::net::TcpListener;
 
 use super::raw::{Proxy, Setup, read_message};
@@ -133,4 +134,38 @@ fn trailers_never_become_fields_h18() {
     }
     assert_eq!(proxy.upstream.count(), 2);
     assert!(!proxy.upstream.last().has("idempotency-key") && !proxy.upstream.last().has("authorization"));
+}
+
+#[test]
+fn an_answer_in_a_coding_that_nobody_asked_for_is_not_passed_on_as_whole_h19() {
+    let proxy = Proxy::start();
+    let codings = ["gzip, chunked", "chunked, gzip", "xchunked", "gzip\r\ntransfer-encoding: chunked"];
+    for (number, coding) in codings.into_iter().enumerate() {
+        proxy.upstream.acts(Box::new(move |_, stream| {
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: {coding}\r\nconnection: close\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+            );
+            stream.write_all(answer.as_bytes()).expect("the proxy listens");
+            let _ = stream.shutdown(Shutdown::Both);
+        }));
+        for key in [String::new(), format!("idempotency-key: coded-{number}\r\n")] {
+            let answer = proxy.post("/", &key, "x");
+            assert_eq!((answer.status(), answer.code().as_str()), (502, "upstream-lost"), "{coding}: {}", answer.head);
+            assert!(!answer.has("idempotency-outcome"), "{coding}");
+        }
+    }
+}
+
+#[test]
+fn an_answer_of_many_fields_comes_whole_h6() {
+    let proxy = Proxy::start();
+    proxy.upstream.acts(Box::new(|_, stream| {
+        let fields = (0..200).map(|n| format!("x-many: {n}\r\n")).collect::<String>();
+        let answer = format!("HTTP/1.1 200 OK\r\n{fields}content-length: 2\r\n\r\nok");
+        stream.write_all(answer.as_bytes()).expect("the proxy listens");
+    }));
+    for _ in 0..2 {
+        let answer = proxy.post("/", "idempotency-key: many\r\n", "x");
+        assert_eq!((answer.status(), answer.all("x-many").len()), (200, 200), "{}", answer.head);
+    }
 }

@@ -93,11 +93,18 @@ fn an_old_client_gets_neither_trailers_nor_chunks_h18_h21() {
 }
 
 #[test]
-fn the_connection_goes_on_behind_trailers_h18() {
+fn nothing_follows_trailers_that_ended_somewhere_else_for_a_proxy_before_this_one_h17() {
     let proxy = Proxy::start();
-    let mut stream = proxy.connect();
-    for _ in 0..2 {
-        stream.write_all(chunked("", "x-sum: 1\r\n").as_bytes()).expect("the proxy reads");
-        assert_eq!(read_message(&mut stream, true).expect("an answer").status(), 200);
+    for key in ["", "idempotency-key: other\r\n"] {
+        for end in ["\nx: y\r\n", "x: y\n"] {
+            let next = "GET /next HTTP/1.1\r\nhost: api\r\n\r\n";
+            let mut stream = proxy.connect();
+            stream.write_all((chunked(key, end) + next + next).as_bytes()).expect("the proxy reads");
+            let answer = read_message(&mut stream, true).expect("an answer");
+            assert!(answer.status() == 400 || answer.one("connection") == "close", "{end:?}: {}", answer.head);
+            let mut more = Vec::new();
+            let _ = stream.read_to_end(&mut more);
+            assert!(more.is_empty(), "{end:?}: {}", String::from_utf8_lossy(&more));
+        }
     }
 }
