@@ -56,8 +56,8 @@ enum Parts<B> {
     Passed(B),
     /// Read already.
     Kept(KeptBody),
-    /// Read in part.
-    Rewound(KeptBody, B),
+    /// Read in part. Boxed: few are, and the others would carry the room for it.
+    Rewound(Box<(KeptBody, B)>),
 }
 
 /// A request's body that has been read: first what is in a file, then what is in memory.
@@ -163,7 +163,8 @@ impl<B> ResponseBody<B> {
     /// The service's own body, where it goes on as it comes.
     pub fn passed_through(&self) -> Option<&B> {
         match &self.0 {
-            Parts::Passed(body) | Parts::Rewound(_, body) => Some(body),
+            Parts::Passed(body) => Some(body),
+            Parts::Rewound(rewound) => Some(&rewound.1),
             Parts::Kept(_) => None,
         }
     }
@@ -214,7 +215,7 @@ impl<B> Parts<B> {
     }
 
     fn rewound(body: Rewound<B>) -> Parts<B> {
-        Parts::Rewound(KeptBody::new(body.front, None, Some(body.reserved)), body.rest)
+        Parts::Rewound(Box::new((KeptBody::new(body.front, None, Some(body.reserved)), body.rest)))
     }
 }
 
@@ -223,9 +224,9 @@ impl<B: Body<Data = Bytes> + Unpin> Parts<B> {
         match self {
             Parts::Passed(body) => Pin::new(body).poll_frame(cx),
             Parts::Kept(kept) => Poll::Ready(kept.next().map(Ok)),
-            Parts::Rewound(front, rest) => match front.next() {
+            Parts::Rewound(rewound) => match rewound.0.next() {
                 Some(frame) => Poll::Ready(Some(Ok(frame))),
-                None => Pin::new(rest).poll_frame(cx),
+                None => Pin::new(&mut rewound.1).poll_frame(cx),
             },
         }
     }
@@ -234,7 +235,7 @@ impl<B: Body<Data = Bytes> + Unpin> Parts<B> {
         match self {
             Parts::Passed(body) => body.is_end_stream(),
             Parts::Kept(kept) => kept.chunks.is_empty() && kept.trailers.is_none(),
-            Parts::Rewound(front, rest) => front.chunks.is_empty() && rest.is_end_stream(),
+            Parts::Rewound(rewound) => rewound.0.chunks.is_empty() && rewound.1.is_end_stream(),
         }
     }
 
@@ -242,7 +243,7 @@ impl<B: Body<Data = Bytes> + Unpin> Parts<B> {
         match self {
             Parts::Passed(body) => body.size_hint(),
             Parts::Kept(kept) => kept.size_hint(),
-            Parts::Rewound(front, rest) => behind(front.left_bytes, &rest.size_hint()),
+            Parts::Rewound(rewound) => behind(rewound.0.left_bytes, &rewound.1.size_hint()),
         }
     }
 }

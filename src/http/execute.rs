@@ -156,7 +156,7 @@ impl<S> Execution<S> {
         let id = RecordId::new(&scope, &key);
         let fingerprint = printer.finish(&collected.chunks);
         self.report.record = Some(id);
-        let keyed = Keyed { parts, body: collected.into(), key, id, fingerprint, held };
+        let keyed = Box::new(Keyed { parts, body: collected.into(), key, id, fingerprint, held });
         // Counted before it is asked: either the end of the process waits for this one, or this one knows of the end.
         let running = self.settings.drain.as_ref().map(Drain::begin);
         if self.settings.drain.as_ref().is_some_and(Drain::is_over) {
@@ -173,7 +173,7 @@ impl<S> Execution<S> {
     /// Begins the execution in a task of its own. Not `async`: the caller's future would have room for the task's.
     fn detach<B, R>(
         self,
-        keyed: Keyed,
+        keyed: Box<Keyed>,
         running: Option<Running>,
     ) -> JoinHandle<Result<Response<ResponseBody<R>>, S::Error>>
     where
@@ -185,16 +185,17 @@ impl<S> Execution<S> {
         R: Body<Data = Bytes> + Send + Unpin + 'static,
         R::Error: Into<BoxError>,
     {
-        let execution = async move {
+        // Boxed: a task is moved several times before it has its place.
+        let execution = Box::pin(async move {
             let response = self.execute(keyed).await;
             drop(running);
             response
-        };
+        });
         // What the service logs belongs to the request's span, as it would without this layer.
         tokio::spawn(execution.in_current_span())
     }
 
-    async fn execute<B, R>(mut self, keyed: Keyed) -> Result<Response<ResponseBody<R>>, S::Error>
+    async fn execute<B, R>(mut self, keyed: Box<Keyed>) -> Result<Response<ResponseBody<R>>, S::Error>
     where
         S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
         S::Future: Send,
@@ -267,7 +268,7 @@ impl<S> Execution<S> {
     }
 
     /// Executes under the claim and records what comes of it.
-    async fn own<B, R>(mut self, claim: Claim, keyed: Keyed) -> Result<Response<ResponseBody<R>>, S::Error>
+    async fn own<B, R>(mut self, claim: Claim, keyed: Box<Keyed>) -> Result<Response<ResponseBody<R>>, S::Error>
     where
         S: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
         S::Future: Send,
@@ -277,7 +278,7 @@ impl<S> Execution<S> {
         R::Error: Into<BoxError>,
     {
         failpoint::reach("reserved");
-        let Keyed { mut parts, body, key, id, fingerprint, held: _held } = keyed;
+        let Keyed { mut parts, body, key, id, fingerprint, held: _held } = *keyed;
         let number = claim.attempt();
         let (claim_holds, drain) = (claim.watch(), self.settings.drain.clone());
         // Once the time is over nothing begins: what ends then makes room for what waited.

@@ -8,7 +8,8 @@
 //! the body, to the end
 //! ```
 
-use std::time::SystemTime;
+use std::cell::RefCell;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{CACHE_CONTROL, CONNECTION, DATE, LOCATION};
@@ -24,6 +25,9 @@ use crate::ledger::claim::Outcome;
 const FORMAT: u8 = 1;
 const WHOLE: u8 = 0;
 const NOT_STORED: u8 = 1;
+
+/// How many fields are added to those that were recorded, at most.
+const ADDED: usize = 4;
 
 /// A response as it is recorded.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,37 +55,45 @@ pub(super) enum Recorded {
 pub(super) fn keep_end_to_end(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
     remove_ours(headers);
-    if !headers.contains_key(DATE)
-        && let Ok(now) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now()))
-    {
-        headers.insert(DATE, now);
+    if !headers.contains_key(DATE) {
+        headers.insert(DATE, date());
     }
+}
+
+/// The time as a field's value, written once a second.
+fn date() -> HeaderValue {
+    thread_local! {
+        static LAST: RefCell<(Duration, HeaderValue)> =
+            const { RefCell::new((Duration::MAX, HeaderValue::from_static(""))) };
+    }
+    let now = SystemTime::now();
+    let second = Duration::from_secs(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs());
+    LAST.with_borrow_mut(|(at, value)| {
+        if *at != second {
+            let text = httpdate::fmt_http_date(now);
+            *value = HeaderValue::try_from(text).expect("a date is made of field characters");
+            *at = second;
+        }
+        value.clone()
+    })
 }
 
 /// Takes out what belongs to one connection, and the length.
 pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let nominated: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-        .collect();
-    for name in nominated {
-        headers.remove(name);
+    let mut dropped: Vec<HeaderName> = headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned().collect();
+    if dropped.contains(&CONNECTION) {
+        let lines = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        let nominated = lines.flat_map(|value| value.split(',')).map(|name| HeaderName::try_from(name.trim()));
+        dropped.extend(nominated.filter_map(Result::ok));
     }
-    let dropped: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| {
-            let name = name.as_str();
-            matches!(name, "connection" | "keep-alive" | "te" | "transfer-encoding" | "upgrade" | "content-length")
-                || name.starts_with("proxy-")
-        })
-        .cloned()
-        .collect();
     for name in dropped {
         headers.remove(name);
     }
+}
+
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(name, "connection" | "keep-alive" | "te" | "transfer-encoding" | "upgrade" | "content-length")
+        || name.starts_with("proxy-")
 }
 
 /// Takes the fields out that the policy does not store; they go to the first client only.
@@ -208,7 +220,8 @@ fn put_fields(out: &mut BytesMut, headers: &HeaderMap) {
 
 fn get_fields(input: &mut Bytes) -> Option<HeaderMap> {
     let count = input.try_get_u32().ok()? as usize;
-    let mut headers = HeaderMap::with_capacity(count.min(64));
+    // With room for what a replay adds.
+    let mut headers = if count == 0 { HeaderMap::new() } else { HeaderMap::with_capacity(count.min(64) + ADDED) };
     for _ in 0..count {
         let name = HeaderName::from_bytes(&get_text(input)?).ok()?;
         let value = HeaderValue::from_maybe_shared(get_text(input)?).ok()?;

@@ -139,7 +139,8 @@ where
 /// Takes the fields out of a request that only this layer may set.
 fn remove_ours(headers: &mut HeaderMap) {
     // Most messages have none of them: one pass over the names is cheaper than to ask for each.
-    if !headers.keys().any(|name| name.as_str().starts_with("idempotency-")) {
+    let is_ours = |name: &str| matches!(name.strip_prefix("idempotency-"), Some("replayed" | "status" | "attempt"));
+    if !headers.keys().any(|name| is_ours(name.as_str())) {
         return;
     }
     for name in [IDEMPOTENCY_REPLAYED, IDEMPOTENCY_STATUS, IDEMPOTENCY_ATTEMPT] {

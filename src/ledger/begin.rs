@@ -150,7 +150,7 @@ impl Ledger {
     ) -> Result<Reserved, StoreError> {
         let draft = Draft::new(record);
         let sent = Instant::now();
-        let mut guard = TakeBack::armed(self, id, &draft, previous.as_ref());
+        let guard = TakeBack::armed(self, id, &draft, previous.as_ref());
         // Whether a write of ours may still be on its way.
         let mut doubtful = false;
         loop {
@@ -208,7 +208,8 @@ impl Ledger {
         let lease = Arc::new(LeaseClock::begin(sent, draft.record.lease));
         let (orders, inbox) = oneshot::channel();
         let claim = Claim::new(*id, draft.record.attempt, lease.clone(), unexecuted, self.shared.clone(), orders);
-        let keeper = Keeper {
+        // Boxed: it is moved several times before its task has its place.
+        let keeper = Box::new(Keeper {
             store: self.store.clone(),
             shared: self.shared.clone(),
             id: *id,
@@ -221,7 +222,7 @@ impl Ledger {
             lease,
             unexecuted,
             notice: notice_for(terms),
-        };
+        });
         tokio::spawn(keeper.run(inbox, sent));
         claim
     }

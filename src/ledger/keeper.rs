@@ -68,7 +68,7 @@ enum WriteError {
 
 impl Keeper {
     /// Renews until the order comes, then writes the last word.
-    pub(super) async fn run(mut self, mut orders: oneshot::Receiver<Order>, sent: Instant) {
+    pub(super) async fn run(mut self: Box<Self>, mut orders: oneshot::Receiver<Order>, sent: Instant) {
         let third = self.record.lease / 3;
         let mut renew_at = sent + third;
         let mut pause = FIRST_PAUSE;
@@ -120,7 +120,7 @@ impl Keeper {
 
     /// Writes the last word. When the store keeps failing the owner is told after the ledger's patience, and the
     /// writing goes on, with renewals between, until the record would have been forgotten anyway.
-    async fn finish(mut self, order: Order) {
+    async fn finish(mut self: Box<Self>, order: Order) {
         // Under way until the end of this function.
         let Order { mut fate, answer, underway: _underway } = order;
         let mut fallback = match &mut fate {

@@ -16,7 +16,13 @@ use crate::scope::RecordId;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Undoes a reserve when it is dropped before it is disarmed: after a refusal, and when the caller went away.
-pub(super) struct TakeBack(Option<Undo>);
+pub(super) struct TakeBack<'a> {
+    ledger: &'a Ledger,
+    id: &'a RecordId,
+    draft: &'a Draft,
+    previous: Option<&'a Entry>,
+    is_armed: bool,
+}
 
 /// How a write is undone.
 pub(super) struct Undo {
@@ -28,27 +34,40 @@ pub(super) struct Undo {
     pub(super) previous: Option<Record>,
 }
 
-impl TakeBack {
-    pub(super) fn armed(ledger: &Ledger, id: &RecordId, draft: &Draft, previous: Option<&Entry>) -> TakeBack {
-        TakeBack(Some(Undo {
-            store: ledger.store.clone(),
-            shared: ledger.shared.clone(),
-            id: *id,
-            draft: draft.clone(),
-            previous: previous.map(|entry| entry.record.clone()),
-        }))
+impl<'a> TakeBack<'a> {
+    pub(super) fn armed(
+        ledger: &'a Ledger,
+        id: &'a RecordId,
+        draft: &'a Draft,
+        previous: Option<&'a Entry>,
+    ) -> TakeBack<'a> {
+        TakeBack { ledger, id, draft, previous, is_armed: true }
     }
 
     /// The reserve stands, or is known not to.
-    pub(super) fn disarm(&mut self) {
-        self.0 = None;
+    pub(super) fn disarm(mut self) {
+        self.is_armed = false;
+    }
+
+    fn undo(&self) -> Undo {
+        Undo {
+            store: self.ledger.store.clone(),
+            shared: self.ledger.shared.clone(),
+            id: *self.id,
+            draft: self.draft.clone(),
+            previous: self.previous.map(|entry| entry.record.clone()),
+        }
     }
 }
 
-impl Drop for TakeBack {
+impl Drop for TakeBack<'_> {
     fn drop(&mut self) {
+        if !self.is_armed {
+            return;
+        }
         // Without a runtime nothing can be undone; the lease ends and the key is unknown.
-        if let (Some(undo), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+        if let Ok(runtime) = Handle::try_current() {
+            let undo = self.undo();
             let underway = Underway::begin(&undo.shared);
             runtime.spawn(undo.run(underway));
         }

@@ -32,7 +32,7 @@ use crate::http::policy::Policy;
 use crate::http::refusal::Refusal;
 use crate::http::upgrade;
 use crate::proxy::connection::body::ClientBody;
-use crate::proxy::headers::remove_hop_by_hop;
+use crate::proxy::headers::{KEEP_ALIVE, remove_hop_by_hop};
 use crate::proxy::tunnel::{Switched, UpstreamEnd};
 use crate::proxy::upstream::body::{Patience, Progress, Sent, UpstreamBody};
 use crate::proxy::upstream::frame::{TakesTrailers, frame};
@@ -96,7 +96,7 @@ impl Forward {
             let written_bytes = lease.traffic().written_bytes();
             let progress = request.body().progress();
             let answer = lease.send(*request);
-            let failure = match head(&lease, &progress, answer, spec.response_timeout).await {
+            let failure = match head(&lease, &progress, answer, taken, spec.response_timeout).await {
                 Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                     return self.switch(response, lease, began, protocols);
                 }
@@ -267,9 +267,10 @@ async fn head(
     lease: &Lease<Sent>,
     progress: &Progress,
     answer: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Sent>>>>,
+    began: Instant,
     limit: Duration,
 ) -> Result<Response<Incoming>, Failure> {
-    let mut deadline = Instant::now() + limit;
+    let mut deadline = began + limit;
     let mut answer = pin!(answer);
     loop {
         match timeout_at(deadline, answer.as_mut()).await {
@@ -326,7 +327,7 @@ fn is_refused_stream(error: &hyper::Error) -> bool {
 
 /// How long the server keeps an idle connection, less a second so that it is not the first to close it.
 fn keep_alive(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("keep-alive")?.to_str().ok()?;
+    let text = headers.get(KEEP_ALIVE)?.to_str().ok()?;
     let seconds = text.split(',').find_map(|part| part.trim().strip_prefix("timeout=")?.parse::<u64>().ok())?;
     Some(Duration::from_secs(seconds.saturating_sub(1)))
 }

@@ -30,7 +30,8 @@ use crate::proxy::connection::body::ClientBody;
 use crate::proxy::forward::Forward;
 use crate::proxy::generation::{Generation, Seat};
 use crate::proxy::headers::{
-    EffectiveHost, Peer, Scheme, Via, check_coding, check_nominated, effective_host, prepare_request, takes_trailers,
+    EffectiveHost, Peer, Scheme, Via, check_coding, check_nominated, effective_host, prepare_request, steers,
+    takes_trailers,
 };
 use crate::proxy::listener::ListenerSpec;
 use crate::proxy::listener::address::PeerAddress;
@@ -312,7 +313,10 @@ impl Connection {
         if matches!(parts.method, Method::CONNECT | Method::TRACE) {
             return Err(Refusal::MethodNotAllowed(ALLOWED));
         }
-        check_coding(&parts.headers)?;
+        let steers = steers(&parts.headers);
+        if steers {
+            check_coding(&parts.headers)?;
+        }
         if parts.method == Method::OPTIONS && ends_here(parts, &peer)? {
             return Ok(Way::OptionsHere);
         }
@@ -330,13 +334,15 @@ impl Connection {
             }
         })?;
         let stack = &gateway.stacks[route];
-        check_nominated(&parts.headers, &stack.guarded)?;
+        if steers {
+            check_nominated(&parts.headers, &stack.guarded)?;
+        }
         if stack.needs_path_params
             && let Some(params) = gateway.router.params_of(route, name, path)
         {
             parts.extensions.insert(params);
         }
-        if takes_trailers(&parts.headers) {
+        if steers && takes_trailers(&parts.headers) {
             parts.extensions.insert(TakesTrailers);
         }
         prepare_request(&mut parts.headers, parts.version, &peer, host, &gateway.via)?;
@@ -390,8 +396,8 @@ fn set_target(parts: &mut Parts, host: Option<&EffectiveHost>) {
         if parts.uri.path().is_empty() {
             parts.uri = Uri::from_static("/");
         }
-    }
-    if let Some(host) = host {
-        parts.headers.insert(HOST, host.value.clone());
+        if let Some(host) = host {
+            parts.headers.insert(HOST, host.value.clone());
+        }
     }
 }

@@ -13,7 +13,8 @@ use crate::http::refusal::Refusal;
 use crate::http::upgrade;
 use crate::proxy::listener::address::{PeerAddress, TrustedPeer};
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+/// How long a connection may lie idle.
+pub const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -153,18 +154,16 @@ pub fn check_nominated(headers: &HeaderMap, guarded: &[HeaderName]) -> Result<()
 /// Takes out what belongs to one connection only: what `Connection` nominates, and the fields that do without it (H1,
 /// H2, H36).
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let names: Vec<HeaderName> = nominated(headers).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
-        for name in names {
-            headers.remove(name);
-        }
-        headers.remove(CONNECTION);
-    }
     // Most messages have none of them: one pass over the names is cheaper than to ask for each.
-    if headers.keys().any(|name| is_hop_by_hop(name.as_str())) {
-        for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &TE, &TRANSFER_ENCODING, &UPGRADE, &HTTP2_SETTINGS] {
-            headers.remove(name);
-        }
+    if !headers.keys().any(|name| is_hop_by_hop(name.as_str())) {
+        return;
+    }
+    let names: Vec<HeaderName> = nominated(headers).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
+    for name in names {
+        headers.remove(name);
+    }
+    for name in [&CONNECTION, &KEEP_ALIVE, &PROXY_CONNECTION, &TE, &TRANSFER_ENCODING, &UPGRADE, &HTTP2_SETTINGS] {
+        headers.remove(name);
     }
 }
 
@@ -176,7 +175,19 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
 }
 
 fn is_hop_by_hop(name: &str) -> bool {
-    matches!(name, "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade" | "http2-settings")
+    matches!(
+        name,
+        "connection" | "keep-alive" | "proxy-connection" | "te" | "transfer-encoding" | "upgrade" | "http2-settings"
+    )
+}
+
+/// Whether fields of a request are about its way, not its end. Most requests have none: one pass over the names is
+/// cheaper than to ask for each.
+pub fn steers(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| {
+        let name = name.as_str();
+        is_hop_by_hop(name) || matches!(name, "expect" | "via")
+    })
 }
 
 /// Makes a client's fields into those for the upstream. A wish for another protocol is sent anew (H26).
@@ -187,17 +198,19 @@ pub fn prepare_request(
     host: Option<&EffectiveHost>,
     via: &Via,
 ) -> Result<(), Refusal> {
-    if headers.contains_key(VIA) && via.has_seen(headers) {
-        return Err(Refusal::Loop);
+    if steers(headers) {
+        if via.has_seen(headers) {
+            return Err(Refusal::Loop);
+        }
+        let protocols = upgrade::asked(version, headers);
+        remove_hop_by_hop(headers);
+        if let Some(protocols) = protocols {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, protocols);
+        }
+        // The client's wait for a 100 ends here; the upstream's is not ours to begin.
+        headers.remove(EXPECT);
     }
-    let protocols = upgrade::asked(version, headers);
-    remove_hop_by_hop(headers);
-    if let Some(protocols) = protocols {
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, protocols);
-    }
-    // The client's wait for a 100 ends here; the upstream's is not ours to begin.
-    headers.remove(EXPECT);
     join_cookies(headers);
     headers.append(VIA, if version == http::Version::HTTP_2 { via.http2.clone() } else { via.http1.clone() });
     write_forwarded(headers, peer, host);

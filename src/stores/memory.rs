@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use foldhash::fast::RandomState;
 use futures_util::{StreamExt, stream};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -81,7 +82,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Shard {
-    records: HashMap<RecordId, Kept>,
+    records: HashMap<RecordId, Kept, RandomState>,
     /// When each record is past its keep, in order, so that nobody has to look at those that live.
     ends: BTreeSet<(Instant, RecordId)>,
 }
@@ -147,20 +148,25 @@ fn cost(record: &Record) -> usize {
 impl Shard {
     /// Puts a record in place, and gives the one that was there.
     fn put(&mut self, id: &RecordId, kept: Kept) -> Option<Kept> {
-        let before = self.take(id);
-        if let Some(ends) = kept.ends {
+        let ends = kept.ends;
+        let before = self.records.insert(*id, kept);
+        self.forget_end(id, before.as_ref());
+        if let Some(ends) = ends {
             self.ends.insert((ends, *id));
         }
-        self.records.insert(*id, kept);
         before
     }
 
     fn take(&mut self, id: &RecordId) -> Option<Kept> {
-        let kept = self.records.remove(id)?;
-        if let Some(ends) = kept.ends {
+        let kept = self.records.remove(id);
+        self.forget_end(id, kept.as_ref());
+        kept
+    }
+
+    fn forget_end(&mut self, id: &RecordId, kept: Option<&Kept>) {
+        if let Some(ends) = kept.and_then(|kept| kept.ends) {
             self.ends.remove(&(ends, *id));
         }
-        Some(kept)
     }
 
     /// The record that is longest past its keep.

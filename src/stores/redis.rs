@@ -13,6 +13,7 @@ mod operator;
 mod reply;
 mod script;
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,10 @@ use crate::stores::redis::script::{LOOK, SWAP};
 
 /// How often a create starts again because the record vanished between two looks.
 const MAX_ROUNDS: u32 = 4;
+/// A key's length beside its prefix.
+const KEY_BYTES: usize = 69;
+/// About the length of a command's arguments beside key and value.
+const ARGUMENT_BYTES: usize = 128;
 
 /// How a [`RedisStore`] works.
 #[derive(Debug, Clone)]
@@ -121,7 +126,13 @@ impl RedisStore {
     }
 
     fn key(&self, id: &RecordId) -> String {
-        format!("{}:1:{{{id}}}", self.shared.options.prefix)
+        // Of known length, as it is written for every call.
+        let prefix = &self.shared.options.prefix;
+        let mut key = String::with_capacity(prefix.len() + KEY_BYTES);
+        key.push_str(prefix);
+        key.push_str(":1:{");
+        write!(key, "{id}}}").expect("a string takes everything");
+        key
     }
 
     fn channel(&self) -> String {
@@ -132,8 +143,11 @@ impl RedisStore {
         let key = self.key(id);
         let value = draft.record.encode(&draft.version);
         let mut reserve = Pipeline::with_capacity(2);
-        reserve.cmd("SET").arg(&key).arg(&*value).arg("NX").arg("GET").arg("PX").arg(keep(draft));
-        reserve.cmd("PTTL").arg(&key);
+        let mut set = Cmd::with_capacity(7, key.len() + value.len() + ARGUMENT_BYTES);
+        set.arg("SET").arg(&key).arg(&*value).arg("NX").arg("GET").arg("PX").arg(keep(draft));
+        let mut ttl = Cmd::with_capacity(2, key.len() + ARGUMENT_BYTES);
+        ttl.arg("PTTL").arg(&key);
+        reserve.add_command(set).add_command(ttl);
         let deadline = self.shared.link.deadline();
         for _ in 0..MAX_ROUNDS {
             let mut replies = self.shared.link.pipeline(&reserve, deadline).await?.into_iter();
@@ -142,7 +156,8 @@ impl RedisStore {
                 Value::Nil => return Ok(Created::New),
                 Value::BulkString(bytes) => match first_look(bytes.into(), &ttl) {
                     Some(entry) => Some(entry),
-                    None => self.load_record(&key, deadline).await?,
+                    // Boxed, as below: few need it, and the others would carry the room for it.
+                    None => Box::pin(self.load_record(&key, deadline)).await?,
                 },
                 refused => {
                     let error = match error_of(&refused) {
@@ -155,7 +170,7 @@ impl RedisStore {
                     }
                     // Redis refuses the command also where it would only have read: a full or read-only one can still
                     // tell what is there.
-                    match self.load_record(&key, deadline).await {
+                    match Box::pin(self.load_record(&key, deadline)).await {
                         Ok(Some(entry)) => Some(entry),
                         Err(unreadable @ (StoreError::Corrupt | StoreError::UnknownFormat(_))) => {
                             return Err(unreadable);
@@ -195,12 +210,12 @@ impl RedisStore {
         notice: Notice,
     ) -> Result<Replaced, StoreError> {
         let key = self.key(id);
-        let channel = match notice {
-            Notice::Send => self.channel(),
-            Notice::Skip => String::new(),
+        let (channel, told) = match notice {
+            Notice::Send => (self.channel(), id.to_string()),
+            Notice::Skip => (String::new(), String::new()),
         };
         let add_arguments = |command: &mut Cmd| {
-            command.arg(expected.as_bytes()).arg(keep_ms).arg(&channel).arg(id.to_string()).arg(value);
+            command.arg(expected.as_bytes()).arg(keep_ms).arg(&channel).arg(&told).arg(value);
         };
         let reply = SWAP.run(&self.shared.link, &key, self.shared.link.deadline(), add_arguments).await?;
         match reply {

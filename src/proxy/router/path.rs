@@ -49,21 +49,33 @@ impl Pattern {
 /// The path that decides: unreserved escapes decoded (RFC 3986 section 6.2.2.2), dot segments resolved (section
 /// 5.2.4), empty segments left out. Borrowed when it is the path as received.
 pub(super) fn resolve(path: &str) -> Cow<'_, str> {
-    let is_plain = !path.contains('%')
-        && path.starts_with('/')
-        && (path.len() == 1 || path.split('/').skip(1).all(|segment| !matches!(segment, "" | "." | "..")));
-    if is_plain {
+    if is_plain(path) {
         return Cow::Borrowed(path);
     }
     let resolved = resolve_segments(decode(path, is_unreserved).split('/'), Empty::LeftOut);
     if resolved == path { Cow::Borrowed(path) } else { Cow::Owned(resolved) }
 }
 
+/// Whether nobody could read a path otherwise than it is written. Says so of most paths, in one pass.
+fn is_plain(path: &str) -> bool {
+    let mut before = 0;
+    let is_plain = path.bytes().all(|byte| {
+        let is_plain = match byte {
+            b'%' | b';' | b'\\' => false,
+            b'/' | b'.' => before != b'/',
+            _ => true,
+        };
+        before = byte;
+        is_plain
+    });
+    is_plain && path.starts_with('/') && (path.len() == 1 || before != b'/')
+}
+
 /// The paths that upstreams of other habits may take this one for: all of ASCII decoded, or only what is unreserved;
 /// `\\` for `/`; what stands behind a `;` in a segment cut off, before or after decoding; empty segments counted by `..`.
 /// Most paths leave no choice.
 pub(super) fn read_otherwise(path: &str) -> Vec<String> {
-    if !path.contains(['%', ';', '\\']) && !path.contains("//") {
+    if is_plain(path) || !path.contains(['%', ';', '\\']) && !path.contains("//") {
         return Vec::new();
     }
     let mut spelled = vec![path.to_owned()];

@@ -68,13 +68,14 @@ impl Progress {
 
 /// A request's body on its way to the upstream.
 pub struct Sent {
-    body: RequestBody<ClientBody>,
+    /// Boxed: a request passes through many hands.
+    body: Box<RequestBody<ClientBody>>,
     progress: Progress,
 }
 
 impl Sent {
     pub(in crate::proxy) fn new(body: RequestBody<ClientBody>) -> Sent {
-        Sent { body, progress: Progress::new() }
+        Sent { body: Box::new(body), progress: Progress::new() }
     }
 
     pub(in crate::proxy) fn progress(&self) -> Progress {
@@ -91,7 +92,7 @@ impl Body for Sent {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let polled = Pin::new(&mut *self.body).poll_frame(cx);
         self.progress.is(match &polled {
             Poll::Pending if self.body.waits_for_client() => WAITING,
             Poll::Pending | Poll::Ready(Some(Ok(_))) => MOVING,

@@ -26,8 +26,9 @@ pub(in crate::proxy) fn frame<B: Body>(request: &mut Request<B>, version: LeaseV
 
 /// A body of a length that nobody told is chunked; hyper would leave it out.
 fn frame_as_http1<B: Body>(request: &mut Request<B>) {
-    *request.version_mut() = Version::HTTP_11;
-    request.headers_mut().remove(TE);
+    if std::mem::replace(request.version_mut(), Version::HTTP_11) == Version::HTTP_2 {
+        request.headers_mut().remove(TE);
+    }
     // One that comes back from an HTTP/2 connection.
     if let Some(host) = request.uri().authority().and_then(|host| HeaderValue::try_from(host.as_str()).ok()) {
         request.headers_mut().insert(HOST, host);

@@ -145,7 +145,8 @@ impl Link {
                 None => self.connect().await,
             }
         };
-        match timeout_at(deadline, attempt).await {
+        // Boxed: most calls find the connection, and would carry the room for one that is made.
+        match timeout_at(deadline, Box::pin(attempt)).await {
             Ok(result) => result,
             Err(_) => {
                 let text = format!("no connection to Redis within {:?}", self.shared.timeout);

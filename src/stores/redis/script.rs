@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use ::redis::{Cmd, Script, Value, cmd};
+use ::redis::{Cmd, Script, Value};
 use tokio::time::Instant;
 
 use super::link::Link;
@@ -16,6 +16,11 @@ pub(super) static LOOK: Lua = Lua { source: LOOK_SOURCE, script: LazyLock::new(|
 
 const SWAP_SOURCE: &str = include_str!("swap.lua");
 const LOOK_SOURCE: &str = include_str!("look.lua");
+
+/// How many arguments a call has, its name included, at most.
+const ARGUMENTS: usize = 9;
+/// About their length beside script and key, for a record without a large outcome.
+const ARGUMENT_BYTES: usize = 640;
 
 pub(super) struct Lua {
     source: &'static str,
@@ -32,14 +37,15 @@ impl Lua {
         add_arguments: impl Fn(&mut Cmd),
     ) -> Result<Value, StoreError> {
         let call = |name: &str, script: &str| -> Cmd {
-            let mut command = cmd(name);
-            command.arg(script).arg(1).arg(key);
+            let mut command = Cmd::with_capacity(ARGUMENTS, script.len() + key.len() + ARGUMENT_BYTES);
+            command.arg(name).arg(script).arg(1).arg(key);
             add_arguments(&mut command);
             command
         };
         let mut reply = link.command(&call("EVALSHA", self.script.get_hash()), deadline).await?;
         if error_of(&reply).is_some_and(|error| error.code() == "NOSCRIPT") {
-            reply = link.command(&call("EVAL", self.source), deadline).await?;
+            // Boxed: it is rare, and every other call would carry the room for it.
+            reply = Box::pin(link.command(&call("EVAL", self.source), deadline)).await?;
         }
         match error_of(&reply) {
             Some(error) => {
