@@ -107,10 +107,16 @@ impl Stage {
 
     fn connect(&self) -> TcpStream {
         use socket2::{Domain, Socket, Type};
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        socket.bind(&SocketAddr::from(([127, 0, 1, turn], 0)).into()).expect("an address of this machine");
-        socket.connect(&self.address.into()).expect("the proxy accepts");
+        let socket = loop {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            socket.bind(&SocketAddr::from(([127, 0, 1, turn], 0)).into()).expect("an address of this machine");
+            match socket.connect(&self.address.into()) {
+                // The fuzzer's clock.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                connected => break connected.map(|()| socket).expect("the proxy accepts"),
+            }
+        };
         socket.set_read_timeout(Some(PATIENCE)).expect("a time limit");
         socket.set_write_timeout(Some(PATIENCE)).expect("a time limit");
         socket.set_tcp_nodelay(true).expect("an option");
