@@ -378,13 +378,10 @@ fn max_forwards(headers: &HeaderMap) -> Option<u32> {
     let mut lines = headers.get_all(MAX_FORWARDS).iter();
     let (Some(line), None) = (lines.next(), lines.next()) else { return None };
     let digits = line.as_bytes().trim_ascii();
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0_u32, |hops, digit| match digit {
-        b'0'..=b'9' => Some(hops.saturating_mul(10).saturating_add(u32::from(digit - b'0'))),
-        _ => None,
-    })
+    let value = |hops: u32, digit: &u8| {
+        digit.is_ascii_digit().then(|| hops.saturating_mul(10).saturating_add(u32::from(digit - b'0')))
+    };
+    (!digits.is_empty()).then(|| digits.iter().try_fold(0, value)).flatten()
 }
 
 /// The origin form, with the host in `Host` (RFC 9112 section 3.2.1).

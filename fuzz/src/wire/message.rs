@@ -35,7 +35,8 @@ impl Request {
         let text = std::str::from_utf8(line).map_err(|_| Wrong::Malformed)?;
         let words: Vec<&str> = text.split(' ').collect();
         let [method, target, "HTTP/1.1"] = words[..] else { return Err(Wrong::Malformed) };
-        let is_target = target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+        // What is beyond ASCII goes on byte for byte, like all of a target.
+        let is_target = target.bytes().all(|byte| (byte.is_ascii_graphic() && byte != b'#') || !byte.is_ascii());
         if !is_token(method.as_bytes()) || !is_target || target.is_empty() {
             return Err(Wrong::Malformed);
         }
