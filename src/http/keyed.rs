@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName};
 use percent_encoding::percent_decode;
@@ -104,7 +104,7 @@ fn key_in_json(policy: &Policy, headers: &HeaderMap, body: &[u8], pointer: &Poin
     let found = match pointer.scalar(body) {
         Ok(found) => found,
         // Whether it has a key, and which, the service may see otherwise: never past the protection.
-        Err(NotJson) if !body.is_empty() && says_json(headers) => return Err(Refusal::KeyInvalid(KeyError::NotJson)),
+        Err(NotJson) if may_be_taken_for_json(headers, body) => return Err(Refusal::KeyInvalid(KeyError::NotJson)),
         Err(NotJson) => None,
     };
     match found {
@@ -118,12 +118,15 @@ fn key_in_json(policy: &Policy, headers: &HeaderMap, body: &[u8], pointer: &Poin
     }
 }
 
-/// Whether the body is said to be JSON: `application/json`, `application/merge-patch+json`, and the like.
-fn says_json(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(CONTENT_TYPE)
-        .iter()
-        .any(|kind| kind.as_bytes().to_ascii_lowercase().windows(4).any(|word| word == b"json"))
+/// Whether a service may read what is not quite JSON as JSON: it begins so, or is said to be JSON (`application/json`,
+/// `application/merge-patch+json`, and the like), or is compressed and nothing says what it is.
+fn may_be_taken_for_json(headers: &HeaderMap, body: &[u8]) -> bool {
+    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+    let mut kinds = headers.get_all(CONTENT_TYPE).iter().peekable();
+    let is_hidden = kinds.peek().is_none() && headers.contains_key(CONTENT_ENCODING);
+    let says_json = kinds.any(|kind| kind.as_bytes().to_ascii_lowercase().windows(4).any(|word| word == b"json"));
+    let text = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body).trim_ascii_start();
+    !body.is_empty() && (is_hidden || says_json || matches!(text.first(), Some(b'{' | b'[')))
 }
 
 fn literal(policy: &Policy, text: &str) -> Result<Key, Refusal> {

@@ -79,6 +79,31 @@ async fn a_key_on_a_switch_of_protocols_is_refused_and_nothing_is_looked_up_h26(
 }
 
 #[tokio::test]
+async fn a_body_that_a_service_may_read_as_json_does_not_pass_without_its_key() {
+    let policy = Policy { key_from: vec![json("/id")], ..Policy::optional() };
+    let stand = Stand::new(policy, counting());
+    let of = |field: Option<(&str, &str)>, body: &'static str| {
+        let request = Request::post("/charges");
+        let request = field.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        request.body(full(body)).expect("a request")
+    };
+    for request in [
+        of(None, r#"{"id":"k","id":"k"}"#),
+        of(None, r#" {"id":"k","v":NaN}"#),
+        of(Some(("content-type", "text/plain")), "\u{feff}{\"id\":\"k\"}"),
+        of(Some(("content-type", "text/json")), "x"),
+        of(Some(("content-encoding", "gzip")), "\u{1f}\u{8b}"),
+    ] {
+        stand.send(request).await.is_refusal(400, "key-invalid", Effect::None);
+    }
+    assert_eq!(stand.executions(), 0);
+    for field in [None, Some(("content-type", "application/x-www-form-urlencoded"))] {
+        assert_eq!(stand.send(of(field, "id=k")).await.status_field(), "");
+    }
+    assert_eq!(stand.executions(), 2);
+}
+
+#[tokio::test]
 async fn both_spellings_of_a_key_are_one_key_and_case_matters_h38_h41() {
     let stand = Stand::new(Policy::required(), counting());
     stand.send(charge("abc", "100")).await.is_executed();
