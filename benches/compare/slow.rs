@@ -11,7 +11,7 @@ use crate::Result;
 use crate::cores::Cores;
 use crate::experiment::{Figure, Rounds};
 use crate::load::Pace;
-use crate::proxy::UNPROTECTED;
+use crate::proxy::{Setup, UNPROTECTED};
 use crate::report::{Goal, Report};
 use crate::stage::{Context, Side, Stage, Store};
 
@@ -26,8 +26,16 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const CONNECTIONS: usize = 8;
 const PER_SECOND: u32 = 1_000;
 
+/// Once with as many places as there are by default, so that slow connections take them from each other without end,
+/// and once with places for all.
 pub fn loris(context: &Context, report: &mut Report) -> Result<()> {
-    let stage = Stage::new(context, Cores::Two, Store::Memory)?;
+    beside(context, report, "")?;
+    beside(context, report, "max_connections = 8192")
+}
+
+fn beside(context: &Context, report: &mut Report, listener: &str) -> Result<()> {
+    let setup = |_: &_| Ok(Setup { listener: listener.to_owned(), ..Setup::default() });
+    let stage = Stage::set_up(context, Cores::Two, Store::Memory, setup)?;
     let side = Side::fresh().counting_failures();
     let measure = || stage.measure(&side, CONNECTIONS, Pace::Open { per_second: PER_SECOND }, stage.round());
     measure()?;
@@ -41,15 +49,16 @@ pub fn loris(context: &Context, report: &mut Report) -> Result<()> {
         seen.push(slow.stop()?);
         sample
     })?;
-    let name = format!("{SLOW} slow connections: a client of {PER_SECOND} fresh keys/s");
+    let places = if listener.is_empty() { "default places" } else { listener };
+    let name = format!("{SLOW} slow connections, {places}: a client of {PER_SECOND} fresh keys/s");
     let failed = rounds.failed(0) + rounds.failed(1);
     report.row(&format!("{name}, failed requests"), failed as f64, failed, Goal::Exactly(0.0));
     report.ratio(&format!("{name}, p99 against alone"), &rounds, 1, 0, Figure::OneOfHundred, Goal::AtMost(2.0));
     let [opened, closed] =
         [|slow: &Seen| slow.opened, |slow: &Seen| slow.closed].map(|of| seen.iter().map(of).sum::<u64>());
     let shown = format!("{opened} opened, {closed} of them closed by onceproxy");
-    report.row(&format!("{SLOW} slow connections, in all rounds"), opened as f64, shown, Goal::Stated);
-    report.sides("slow-loris", &rounds);
+    report.row(&format!("{SLOW} slow connections, {places}, in all rounds"), opened as f64, shown, Goal::Stated);
+    report.sides(&format!("slow-loris, {places}"), &rounds);
     Ok(())
 }
 

@@ -28,17 +28,27 @@ fn cover(bytes: &mut [u8], place: Span) {
 
 /// The values of settings that may hold a secret. The text may not even be TOML: in doubt it is one.
 fn secret_values(text: &str) -> Vec<Span> {
-    let is_edge = |c: char| !(c.is_alphanumeric() || c == '_' || c == '-');
+    let is_edge = |c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-' | '.'));
     let mut places = Vec::new();
-    for (at, _) in text.match_indices('=') {
-        let name = text[..at].trim_end_matches([' ', '\t', '"', '\'']).rsplit(is_edge).next().unwrap_or_default();
-        let value = text[at + 1..].trim_start_matches([' ', '\t']);
-        if is_secret(name) {
+    for (at, sign) in text.match_indices(['=', ':']) {
+        let before = text[..at].trim_end_matches([' ', '\t', '"', '\'']);
+        let name = before.rsplit(is_edge).next().unwrap_or_default();
+        let begins_line = before[..before.len() - name.len()].trim_end_matches([' ', '\t', '"', '\'']).ends_with('\n');
+        let is_value = sign == "=" || begins_line || before.len() == name.len();
+        let is_in_secret = !matches!(name, "env" | "file") && is_secret(table_before(before));
+        if is_value && (is_secret(name) || is_in_secret) {
+            let value = text[at + 1..].trim_start_matches([' ', '\t']);
             let start = text.len() - value.len();
             places.extend(secret_part(value).map(|part| start + part.start..start + part.end));
         }
     }
     places
+}
+
+/// The name of the last `[table]` that begins in a text.
+fn table_before(text: &str) -> &str {
+    let mut lines = text.rsplit('\n').map(str::trim_start);
+    lines.find_map(|line| line.strip_prefix('[')?.split(']').next()).unwrap_or_default()
 }
 
 /// Whether a setting may hold a secret, however it is misspelt.
@@ -57,6 +67,16 @@ fn secret_part(value: &str) -> Option<Span> {
         }
     }
     let end = match value.as_bytes().first()? {
+        // It may stand in the lines below.
+        b'{' | b'[' if !line.contains(['}', ']']) => return Some(0..value.find(['}', ']']).unwrap_or(value.len())),
+        _ if line.is_empty() => {
+            return Some(
+                0..value
+                    .trim_start()
+                    .find('\n')
+                    .map_or(value.len(), |end| value.len() - value.trim_start().len() + end),
+            );
+        }
         b'"' => end_of_text(line, true),
         b'\'' => end_of_text(line, false),
         b'{' if says_where(line) => return None,
@@ -96,8 +116,8 @@ fn users_of_urls(text: &str) -> Vec<Span> {
     let mut places = Vec::new();
     for (at, _) in text.match_indices("://") {
         let start = at + 3;
-        let is_end = |c: char| c.is_whitespace() || c == '"' || c == '\'';
-        let end = text[start..].find(is_end).map_or(text.len(), |end| start + end);
+        // A quote may be a part of it.
+        let end = text[start..].find(char::is_whitespace).map_or(text.len(), |end| start + end);
         places.extend(text[start..end].rfind('@').map(|user| start..start + user));
     }
     places
@@ -119,6 +139,13 @@ mod tests {
             ("token = \"a\"hunter2\"\nkey = 1", "token = \"*\"*******\"\nkey = 1"),
             ("token = { envv = \"hunter2\" }", "token = * **** * \"*******\" *"),
             ("hmac_key = { env = \"NAME\" }", "hmac_key = { env = \"NAME\" }"),
+            ("token.value = \"hunter2\"", "token.value = \"*******\""),
+            ("[admin.token]\nvalue = \"hunter2\"\n[x]\na = 1", "[admin.token]\nvalue = \"*******\"\n[x]\na = 1"),
+            ("[admin.token]\nenv = \"NAME\"", "[admin.token]\nenv = \"NAME\""),
+            ("token = {\n envv = \"hunter2\"\n}\na = 1", "token = *\n **** * \"*******\"\n}\na = 1"),
+            ("token =\n \"hunter2\"\na = 1", "token =\n \"*******\"\na = 1"),
+            ("token: \"hunter2\"", "token: \"*******\""),
+            ("url = \"redis://u:hun'ter2@h/0\"", "url = \"redis://**********@h/0\""),
             ("cert = \"cert.pem\"", "cert = \"cert.pem\""),
             ("token = { env = \"NAME\" }", "token = { env = \"NAME\" }"),
             ("\"token\" = 'hunter2'", "\"token\" = '*******'"),

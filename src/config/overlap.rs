@@ -30,7 +30,7 @@ pub(super) fn collisions(routes: &[Built<'_>], findings: &mut Findings) {
             findings.push(
                 wrong
                     .and(other.map(|other| other.path.clone()), "the other path")
-                    .help("both have a parameter at the same place, and neither is more specific"),
+                    .help("where one has a parameter, the other has one or a catch-all: begin that part of one of them with a fixed text"),
             );
         }
         same.push(route);

@@ -233,7 +233,8 @@ impl Forward {
 /// section 6.1).
 fn has_unknown_coding(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    codings.next().is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) || codings.next().is_some()
+    // Some servers say it twice and do it once, which is how it is read.
+    codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
 }
 
 /// What a response's head says of its length, where it says it twice (RFC 9112 section 6.3).

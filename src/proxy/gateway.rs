@@ -276,7 +276,7 @@ impl Connection {
             response.headers_mut().insert(CONTENT_LENGTH, length.into());
             *response.body_mut() = ResponseBody::from(Bytes::new());
         }
-        if self.activity.has_unread_body() && version <= http::Version::HTTP_11 {
+        if version <= http::Version::HTTP_11 && self.activity.ends_with_answer() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         active.is_answered = true;

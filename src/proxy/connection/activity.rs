@@ -34,6 +34,8 @@ pub struct Activity {
     /// Who reads the socket.
     reader: Mutex<Option<Waker>>,
     has_unread_body: AtomicBool,
+    /// Whether trailers may still come behind a request's body.
+    may_have_trailers: AtomicBool,
     /// Whether somebody else needs the place.
     is_asked_to_leave: AtomicBool,
     pressure: Arc<Pressure>,
@@ -58,6 +60,7 @@ impl Activity {
             awake_at: AtomicU64::new(u64::MAX),
             reader: Mutex::default(),
             has_unread_body: AtomicBool::new(false),
+            may_have_trailers: AtomicBool::new(false),
             is_asked_to_leave: AtomicBool::new(false),
             pressure,
             is_tunnel: AtomicBool::new(false),
@@ -252,7 +255,17 @@ impl Activity {
         self.has_unread_body.store(true, Ordering::Release);
     }
 
-    pub(in crate::proxy) fn has_unread_body(&self) -> bool {
+    /// Over HTTP/1: a request's chunks come in, or have come to their end.
+    pub(super) fn may_have_trailers(&self, may: bool) {
+        self.may_have_trailers.store(may, Ordering::Release);
+    }
+
+    /// Whether what comes next on an HTTP/1 connection cannot be told to be a request.
+    pub(in crate::proxy) fn ends_with_answer(&self) -> bool {
+        self.has_unread_body() || self.may_have_trailers.load(Ordering::Acquire)
+    }
+
+    pub(super) fn has_unread_body(&self) -> bool {
         self.has_unread_body.load(Ordering::Acquire)
     }
 }

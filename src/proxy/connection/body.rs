@@ -41,8 +41,12 @@ impl ClientBody {
         limit: Duration,
     ) -> ClientBody {
         let has_ended = incoming.is_end_stream();
+        let announced_bytes = incoming.size_hint().exact();
+        if version <= Version::HTTP_11 && !has_ended && announced_bytes.is_none() {
+            activity.may_have_trailers(true);
+        }
         ClientBody {
-            announced_bytes: incoming.size_hint().exact(),
+            announced_bytes,
             version,
             incoming,
             activity,
@@ -123,6 +127,9 @@ impl Body for ClientBody {
             }
             Poll::Ready(None) => {
                 this.has_ended = true;
+                if this.announced_bytes.is_none() {
+                    this.activity.may_have_trailers(false);
+                }
                 Poll::Ready(if this.is_cut() { Some(Err(ClientBodyError::Gone)) } else { None })
             }
             Poll::Pending if this.is_overdue(cx) => Poll::Ready(Some(Err(ClientBodyError::TooSlow))),
