@@ -70,12 +70,8 @@ fn secret_part(value: &str) -> Option<Span> {
         // It may stand in the lines below.
         b'{' | b'[' if !line.contains(['}', ']']) => return Some(0..value.find(['}', ']']).unwrap_or(value.len())),
         _ if line.is_empty() => {
-            return Some(
-                0..value
-                    .trim_start()
-                    .find('\n')
-                    .map_or(value.len(), |end| value.len() - value.trim_start().len() + end),
-            );
+            let begin = value.len() - value.trim_start().len();
+            return Some(0..value[begin..].find('\n').map_or(value.len(), |end| begin + end));
         }
         b'"' => end_of_text(line, true),
         b'\'' => end_of_text(line, false),

@@ -2,9 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::net::TcpListener;
 
-use super::raw::{Proxy, Setup, read_message};
+use super::raw::{Proxy, begin_chunks, read_message};
 
 const KEY: &str = "idempotency-key: k\r\n";
 
@@ -84,13 +83,7 @@ fn a_broken_chunk_is_answered_before_the_close_h17() {
 
 #[test]
 fn what_was_sent_in_part_is_never_called_not_executed() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("its address").port();
-    let proxy = Setup::new().upstream(|upstream| upstream.port = port).start();
-    let mut client = proxy.connect();
-    let part = "POST / HTTP/1.1\r\nhost: api\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n";
-    client.write_all(part.as_bytes()).expect("the proxy reads");
-    let (mut upstream, _) = listener.accept().expect("the proxy connects");
+    let (_proxy, mut client, mut upstream) = begin_chunks();
     let (mut sent, mut byte) = (Vec::new(), [0]);
     while !sent.ends_with(b"ab\r\n") {
         upstream.read_exact(&mut byte).expect("the proxy sends");

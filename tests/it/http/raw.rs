@@ -357,3 +357,15 @@ pub fn exchange(stream: &mut TcpStream, request: &str) -> Message {
 pub fn post(path: &str, fields: &str, body: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nhost: api\r\ncontent-length: {}\r\n{fields}\r\n{body}", body.len())
 }
+
+/// A request of which the first chunk, `ab`, was sent: its proxy, its client, and the upstream's connection for it.
+pub fn begin_chunks() -> (Proxy, TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let proxy = Setup::new().upstream(|upstream| upstream.port = port).start();
+    let mut client = proxy.connect();
+    let part = "POST / HTTP/1.1\r\nhost: api\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n";
+    client.write_all(part.as_bytes()).expect("the proxy reads");
+    let (upstream, _) = listener.accept().expect("the proxy connects");
+    (proxy, client, upstream)
+}

@@ -1,9 +1,8 @@
 //! H18: trailers go on as trailers, and have no say in anything.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
 
-use super::raw::{Message, Proxy, Setup, read_message};
+use super::raw::{Message, Proxy, begin_chunks, read_message};
 
 const KEY: &str = "idempotency-key: k\r\n";
 
@@ -112,13 +111,7 @@ fn nothing_follows_trailers_that_ended_somewhere_else_for_a_proxy_before_this_on
 
 #[test]
 fn an_answer_that_comes_before_the_end_of_chunks_ends_the_connection_h17() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("its address").port();
-    let proxy = Setup::new().upstream(|upstream| upstream.port = port).start();
-    let mut client = proxy.connect();
-    let part = "POST / HTTP/1.1\r\nhost: api\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n";
-    client.write_all(part.as_bytes()).expect("the proxy reads");
-    let (mut upstream, _) = listener.accept().expect("the proxy connects");
+    let (_proxy, mut client, mut upstream) = begin_chunks();
     upstream.read_exact(&mut [0]).expect("the proxy sends");
     upstream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").expect("the proxy listens");
     let answer = read_message(&mut client, true).expect("an answer");
