@@ -14,6 +14,9 @@ pub const STREAMED: &str = "/streamed";
 /// The path on which a body above 16 KiB is put into a file before it is sent on, which is nginx's default.
 pub const SPOOLED: &str = "/spooled";
 
+/// Connections at once, of all workers, which is what onceproxy has by default.
+const PLACES: usize = 4096;
+
 /// nginx, and where it listens.
 pub struct Nginx {
     pub process: Process,
@@ -57,6 +60,7 @@ fn configuration(
     };
     let folder = folder.display();
     let workers = cores.of_server();
+    let places = PLACES / workers;
     // Its workers may otherwise not read the folder.
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
     format!(
@@ -67,7 +71,7 @@ daemon off;
 error_log stderr notice;
 pid {folder}/nginx.pid;
 worker_rlimit_nofile 8192;
-events {{ worker_connections 4096; }}
+events {{ worker_connections {places}; }}
 http {{
     access_log off;
     error_log stderr crit;

@@ -16,50 +16,72 @@ use crate::report::{Goal, Report};
 use crate::stage::{Context, Side, Stage, Store};
 
 const SLOW: usize = 5_000;
-/// Room for all of them.
-const PLACES: &str = "max_connections = 8192";
-const AT_NGINX: &str = "at nginx instead";
-/// Between two pieces of one connection.
-const INTERVAL: Duration = Duration::from_secs(1);
-/// The thread wakes so often, and serves its share of the connections each time.
+/// Between two pieces of one connection: about as slow as a head may be, and much faster, which is harder on the server.
+const SLOWLY: Duration = Duration::from_secs(5);
+const FAST: Duration = Duration::from_secs(1);
+/// The thread wakes so often in an interval, and serves its share of the connections each time.
 const WAKES: usize = 1_000;
 /// For a connection to be accepted.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Of the healthy client.
 const CONNECTIONS: usize = 8;
 const PER_SECOND: u32 = 1_000;
+const SIDES: [&str; 3] = ["alone", "beside slow connections", "beside slow connections at nginx"];
 
-/// Once with as many places as there are by default, so that slow connections take them from each other without end,
-/// once with places for all, and once with the slow connections at nginx: what they cost whoever shares the machine.
+/// A client beside slow connections, and beside the same ones at nginx, which has as many places: there they cost only
+/// what they take of the machine.
 pub fn loris(context: &Context, report: &mut Report) -> Result<()> {
-    beside(context, report, "default places", "", Goal::AtMost(2.0))?;
-    beside(context, report, "places for all", PLACES, Goal::AtMost(2.0))?;
-    beside(context, report, AT_NGINX, PLACES, Goal::Stated)
+    beside(context, report, "a place for each, a piece per second", "max_connections = 8192", FAST, Goal::AtMost(2.0))?;
+    beside(context, report, "default places, a piece in 5 s", "", SLOWLY, Goal::AtMost(2.0))?;
+    beside(context, report, "default places, a piece per second", "", FAST, Goal::Stated)
 }
 
-fn beside(context: &Context, report: &mut Report, what: &str, listener: &str, goal: Goal) -> Result<()> {
+/// Where there are places for fewer, connections take them from each other without end: who is cut off comes back at its
+/// next turn.
+fn beside(
+    context: &Context,
+    report: &mut Report,
+    what: &str,
+    listener: &str,
+    interval: Duration,
+    goal: Goal,
+) -> Result<()> {
     let setup = |_: &_| Ok(Setup { listener: listener.to_owned(), ..Setup::default() });
     let stage = Stage::set_up(context, Cores::Two, Store::Memory, setup)?;
     let side = Side::fresh().counting_failures();
     let measure = || stage.measure(&side, CONNECTIONS, Pace::Open { per_second: PER_SECOND }, stage.round());
     measure()?;
-    let mut seen = Vec::new();
-    let rounds = Rounds::take(vec!["alone", "beside a slow-loris"], stage.rounds(), |index| {
-        if index == 0 {
-            return measure();
-        }
-        let slow = Slow::start(if what == AT_NGINX { stage.nginx.address } else { stage.proxy.address })?;
+    let mut seen = [0; 2];
+    // What was used once stays: the first time counts.
+    let mut memory = None;
+    let rounds = Rounds::take(SIDES.to_vec(), stage.rounds(), |index| {
+        let address = match index {
+            0 => return measure(),
+            1 => stage.proxy.address,
+            _ => stage.nginx.address,
+        };
+        let before = stage.proxy.process.resident_bytes()?;
+        let slow = Slow::start(address, interval)?;
         let sample = measure();
-        seen.push(slow.stop()?);
+        let after = stage.proxy.process.resident_bytes()?;
+        let [opened, closed] = slow.stop();
+        if index == 1 {
+            memory.get_or_insert(after.saturating_sub(before));
+            seen = [seen[0] + opened, seen[1] + closed];
+        }
         sample
     })?;
     let name = format!("{SLOW} slow connections, {what}: a client of {PER_SECOND} fresh keys/s");
     let failed = rounds.failed(0) + rounds.failed(1);
     report.row(&format!("{name}, failed requests"), failed as f64, failed, Goal::Exactly(0.0));
     report.ratio(&format!("{name}, p99 against alone"), &rounds, 1, 0, Figure::OneOfHundred, goal);
-    let [opened, closed] =
-        [|slow: &Seen| slow.opened, |slow: &Seen| slow.closed].map(|of| seen.iter().map(of).sum::<u64>());
-    let shown = format!("{opened} opened, {closed} of them closed by the server");
+    let same = format!("{name}, p99 against the same ones at nginx");
+    report.ratio(&same, &rounds, 1, 2, Figure::OneOfHundred, Goal::Stated);
+    let kib = memory.unwrap_or_default() as f64 / 1024.0;
+    let shown = format!("{:.0} MiB, {:.1} KiB for each", kib / 1024.0, kib / SLOW as f64);
+    report.row(&format!("{SLOW} slow connections, {what}: memory that they take"), kib, shown, Goal::Stated);
+    let [opened, closed] = seen;
+    let shown = format!("{opened} opened, {closed} of them closed by the proxy");
     report.row(&format!("{SLOW} slow connections, {what}, in all rounds"), opened as f64, shown, Goal::Stated);
     report.sides(&format!("slow-loris, {what}"), &rounds);
     Ok(())
@@ -78,35 +100,30 @@ struct Shared {
     closed: AtomicU64,
 }
 
-/// What became of slow connections.
-struct Seen {
-    opened: u64,
-    /// By the server.
-    closed: u64,
-}
-
 impl Slow {
     /// Returns when all have been opened once, and had the time for another piece.
-    fn start(address: SocketAddr) -> Result<Slow> {
+    fn start(address: SocketAddr, interval: Duration) -> Result<Slow> {
         let shared = Arc::new(Shared::default());
         let theirs = shared.clone();
-        let thread = std::thread::Builder::new().name("slow".to_owned()).spawn(move || feed(address, &theirs))?;
+        let thread = std::thread::Builder::new().name("slow".to_owned());
+        let thread = thread.spawn(move || feed(address, interval, &theirs))?;
         let slow = Slow { shared, thread: Some(thread) };
-        let until = Instant::now() + 10 * INTERVAL;
+        let until = Instant::now() + 10 * interval;
         while slow.shared.opened.load(Ordering::SeqCst) < SLOW as u64 {
             if Instant::now() > until {
                 return Err("the slow connections could not be opened".into());
             }
-            std::thread::sleep(INTERVAL / 10);
+            std::thread::sleep(interval / 10);
         }
-        std::thread::sleep(INTERVAL);
+        std::thread::sleep(interval);
         Ok(slow)
     }
 
-    fn stop(self) -> Result<Seen> {
+    /// How many were opened, and how many of them the server closed.
+    fn stop(self) -> [u64; 2] {
         let shared = self.shared.clone();
         drop(self);
-        Ok(Seen { opened: shared.opened.load(Ordering::SeqCst), closed: shared.closed.load(Ordering::SeqCst) })
+        [&shared.opened, &shared.closed].map(|count| count.load(Ordering::SeqCst))
     }
 }
 
@@ -120,11 +137,11 @@ impl Drop for Slow {
 }
 
 /// Each connection has its turn once per interval, all of them spread evenly over it.
-fn feed(address: SocketAddr, shared: &Shared) {
+fn feed(address: SocketAddr, interval: Duration, shared: &Shared) {
     let mut places: Vec<Option<Connection>> = (0..SLOW).map(|_| None).collect();
     let started = Instant::now();
     for wake in 0_u32.. {
-        let due = started + INTERVAL / WAKES as u32 * wake;
+        let due = started + interval / WAKES as u32 * wake;
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         if shared.stopped.load(Ordering::SeqCst) {
             return;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
 
 use crate::proxy::connection::activity::{Activity, MAX_GIVEN_UP};
@@ -51,24 +51,22 @@ pub(super) async fn serve(seat: Arc<Seat>, arrival: Arrival, mut leave: Leave) {
     // The connection keeps the clocks that it began with; its requests have those of their own generation.
     let clocks = Clocks::of(seat.load().listener());
     let deadline = Instant::now() + clocks.head;
-    socket.without_delay();
     let begun = {
-        let mut begun = pin!(timeout_at(deadline, begin(socket, tls.as_deref())));
-        tokio::select! {
-            begun = &mut begun => begun,
-            // Who has just connected has a request on the way.
-            () = &mut leave => timeout(LAST_REQUEST, begun).await.unwrap_or_else(Err),
-            () = poll_fn(|cx| activity.poll_asked_to_leave(cx)) => {
-                debug!(peer = %address, "a connection without a request makes room for another one");
-                return;
+        let patience = pin!(async {
+            tokio::select! {
+                () = sleep_until(deadline) => {}
+                // Who has just connected has a request on the way.
+                () = &mut leave => sleep(LAST_REQUEST).await,
+                () = poll_fn(|cx| activity.poll_asked_to_leave(cx)) => {}
             }
-        }
+        });
+        begin(socket, tls.as_deref(), patience).await
     };
     let Begun { stream, protocol, front, client_cert } = match begun {
-        Ok(Ok(Some(begun))) => begun,
-        // It came to nothing: closed, broken, or silent.
-        Ok(Ok(None)) | Err(_) => return,
-        Ok(Err(error)) => {
+        Ok(Some(begun)) => begun,
+        // It came to nothing: closed, or silent.
+        Ok(None) => return,
+        Err(error) => {
             debug!(peer = %address, %error, "a connection ended before its first request");
             return;
         }

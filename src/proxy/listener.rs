@@ -4,12 +4,14 @@ pub mod address;
 pub(super) mod places;
 mod socket_file;
 
+use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use crate::http::drain::Drain;
@@ -21,6 +23,8 @@ use crate::proxy::tls::TlsSpec;
 
 /// The pause after a failed accept: out of file descriptors, most likely.
 const PAUSE: Duration = Duration::from_millis(20);
+/// What the next connection is waited for at least when there is no place for it.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// The data listener, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,19 +145,39 @@ impl Detached {
 /// Accepts connections for ever.
 pub(super) async fn accept(listener: &Listener, capacity: &Capacity, workers: &Workers, open: &Drain) {
     let mut places = Places::new(capacity);
+    let mut is_crowded = false;
     loop {
-        match listener.accept().await {
+        let door = places.door();
+        let accepted = tokio::select! {
+            accepted = async { door.await; next(listener, is_crowded).await } => accepted,
+            never = places.tend() => match never {},
+        };
+        match accepted {
             Ok((stream, address)) => {
-                let (place, activity) = places.take().await;
-                workers.hand_over(Accepted { stream, address, activity, place, open: open.begin() });
+                let (entry, activity) = places.enter();
+                is_crowded = entry.is_in_hall();
+                workers.hand_over(Accepted { stream, address, activity, entry, open: open.begin() });
             }
             Err(error) if is_the_clients(&error) => debug!(%error, "a connection ended before it was accepted"),
             Err(error) => {
                 warn!(%error, "cannot accept connections");
-                tokio::time::sleep(PAUSE).await;
+                sleep(PAUSE).await;
             }
         }
     }
+}
+
+/// Accepts a connection. In a crowd those that come within a moment come in together: one by one, each would wake the
+/// worker that makes room and the one that serves it.
+async fn next(listener: &Listener, is_crowded: bool) -> io::Result<(Detached, PeerAddress)> {
+    if is_crowded {
+        tokio::select! {
+            biased;
+            accepted = listener.accept() => return accepted,
+            () = ready(()) => sleep(MOMENT).await,
+        }
+    }
+    listener.accept().await
 }
 
 fn is_the_clients(error: &io::Error) -> bool {

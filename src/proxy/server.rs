@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, timeout};
 use tracing::{info, warn};
 
@@ -16,6 +16,7 @@ use crate::proxy::connection::activity::Activity;
 use crate::proxy::connection::{self, Arrival, Leave};
 use crate::proxy::generation::{Fleet, Generation, Seat, Switch};
 use crate::proxy::listener::address::PeerAddress;
+use crate::proxy::listener::places::Entry;
 use crate::proxy::listener::{Detached, Listener, accept};
 use crate::proxy::tls::ServerTls;
 
@@ -74,7 +75,7 @@ pub(super) struct Accepted {
     pub(super) stream: Detached,
     pub(super) address: PeerAddress,
     pub(super) activity: Arc<Activity>,
-    pub(super) place: OwnedSemaphorePermit,
+    pub(super) entry: Entry,
     pub(super) open: Running,
 }
 
@@ -206,11 +207,12 @@ async fn work(
             next = accepted.recv() => next,
             _ = stages.stage.wait_for(|stage| *stage == Stage::Over) => return,
         };
-        let Some(Accepted { stream, address, activity, place, open }) = next else { return };
+        let Some(Accepted { stream, address, activity, entry, open }) = next else { return };
         let (seat, tls, count, mut until) = (seat.clone(), tls.clone(), count.clone(), stages.stage.clone());
         let is_leaving = stages.is_leaving.clone();
         tokio::spawn(async move {
             let served = Served(count);
+            let place = entry.place(&activity).await;
             if let Ok(socket) = stream.attach() {
                 let told = async move { drop(until.wait_for(|stage| *stage >= Stage::Leaving).await) };
                 let leave = Leave::new(is_leaving, told);

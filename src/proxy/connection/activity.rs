@@ -23,6 +23,8 @@ const LOOKS_AT_STALL: u32 = 8;
 /// Shared by a connection's socket and requests.
 pub struct Activity {
     opened: Instant,
+    /// Whether it has one of the listener's places.
+    has_place: AtomicBool,
     /// Requests under way.
     requests: AtomicUsize,
     /// Requests so far.
@@ -54,6 +56,7 @@ impl Activity {
     pub(in crate::proxy) fn new(pressure: Arc<Pressure>) -> Activity {
         Activity {
             opened: Instant::now(),
+            has_place: AtomicBool::new(false),
             requests: AtomicUsize::new(0),
             begun: AtomicUsize::new(0),
             last_end: AtomicU64::new(0),
@@ -75,12 +78,16 @@ impl Activity {
         self.requests.load(Ordering::Acquire) > 0
     }
 
-    /// Since when it has been without a complete request head; `None` when a request is under way, or when it was asked
-    /// to leave before.
+    pub(in crate::proxy) fn takes_place(&self) {
+        self.has_place.store(true, Ordering::Release);
+    }
+
+    /// Since when it has been without a complete request head; `None` when a request is under way, when it was asked to
+    /// leave before, or when it has no place yet.
     pub(in crate::proxy) fn waits_since(&self) -> Option<Instant> {
         // In one order with the end of a request and its look at the pressure: one of the two sees the other.
         let is_free = self.requests.load(Ordering::SeqCst) == 0 && !self.is_asked_to_leave.load(Ordering::Acquire);
-        is_free.then(|| self.last_end())
+        (is_free && self.has_place.load(Ordering::Acquire)).then(|| self.last_end())
     }
 
     /// Somebody else needs the place. A connection that has a request under way by now stays.

@@ -261,6 +261,10 @@ impl Read for ClientSocket {
             let length = this.front.len().min(buf.remaining());
             buf.put_slice(&this.front[..length]);
             this.front.advance(length);
+            if this.front.is_empty() {
+                // Its memory goes with it.
+                this.front = Bytes::new();
+            }
             return Poll::Ready(Ok(()));
         }
         this.look_at_phase();

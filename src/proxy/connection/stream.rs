@@ -6,7 +6,6 @@ use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::BytesMut;
 use hyper::rt::ReadBufCursor;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -102,13 +101,6 @@ impl Socket {
         match self {
             Socket::Tcp(stream) => stream.try_read(buf),
             Socket::Unix(stream) => stream.try_read(buf),
-        }
-    }
-
-    pub(super) fn try_read_buf(&self, buf: &mut BytesMut) -> io::Result<usize> {
-        match self {
-            Socket::Tcp(stream) => stream.try_read_buf(buf),
-            Socket::Unix(stream) => stream.try_read_buf(buf),
         }
     }
 

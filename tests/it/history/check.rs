@@ -88,6 +88,12 @@ fn lives(events: &[Event]) -> BTreeMap<&str, Life<'_>> {
     lives
 }
 
+impl Answered<'_> {
+    fn says_not_executed(&self) -> bool {
+        matches!(self.answer, Answer::NotExecuted | Answer::Unavailable)
+    }
+}
+
 impl Life<'_> {
     /// The execution that an answer is from.
     fn execution_of(&self, answer: &str) -> Option<&Execution<'_>> {
@@ -152,8 +158,9 @@ impl Life<'_> {
 
     fn not_executed(&self, violations: &mut Vec<Violation>) {
         for answered in &self.answers {
-            let says_so = matches!(answered.answer, Answer::NotExecuted | Answer::Unavailable);
-            if says_so && self.executions.iter().any(|execution| execution.request == answered.request) {
+            if answered.says_not_executed()
+                && self.executions.iter().any(|execution| execution.request == answered.request)
+            {
                 violations.push(Violation::ExecutedAllTheSame { request: answered.request });
             }
         }
@@ -188,7 +195,7 @@ impl Life<'_> {
     /// Whether an owner from before this position was still there after it, and may have given the key back: it never
     /// reached the upstream, and its client was told so, or lost it.
     fn may_be_released_after(&self, position: usize) -> bool {
-        let told = self.answers.iter().filter(|answered| *answered.answer == Answer::NotExecuted);
+        let told = self.answers.iter().filter(|answered| answered.says_not_executed());
         let told = told.map(|answered| (answered.request, answered.sent, answered.position));
         let lost = self.lost.iter().map(|lost| (lost.request, lost.sent, lost.position));
         told.chain(lost).any(|(request, sent, ended)| {

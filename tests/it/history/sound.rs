@@ -52,6 +52,8 @@ fn a_held_key_is_free_when_its_owner_comes_back_with_the_proof_that_nothing_was_
     let held = Story::new().sent(1).sent(2).answered(2, Answer::Held);
     let free = |story: Story| story.sent(3).executed(3, 1, "a").first(3, "a");
     assert_sound(&free(held.clone().answered(1, Answer::NotExecuted)), Promise::Hold);
+    // It stood still until the store's answer came too late; what it had reserved all the same was taken back.
+    assert_sound(&free(held.clone().answered(1, Answer::Unavailable)), Promise::Hold);
     // Its process was killed after it had given the key back.
     assert_sound(&free(held.clone().lost(1)), Promise::Hold);
     // The key was free a moment before the owner's client heard of it.

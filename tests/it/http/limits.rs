@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use onceproxy::Policy;
@@ -87,6 +88,38 @@ fn a_slow_head_is_a_408_and_an_idle_connection_lives_longer() {
     assert_eq!(read_message(&mut stream, true).expect("an answer").status(), 200);
     assert_eq!(stream.read(&mut [0]).expect("the end"), 0, "the idle limit ends it");
     assert!(idle_since.elapsed() >= Duration::from_millis(1200));
+}
+
+#[test]
+fn what_can_become_no_head_is_refused_at_once() {
+    let proxy = Setup::new().listener(|listener| listener.header_timeout = Duration::from_secs(60)).start();
+    // A TLS handshake, a mail client, a control character, a version that there is not: none waits for the end of a head.
+    let all: [&[u8]; 4] = [b"\x16\x03\x01\x02\0\x01", b"EHLO there\r\n", b"GET /\0", b"GET / HTTP/9.9\r\nhost: a\r\n"];
+    for bytes in all {
+        let mut stream = proxy.connect();
+        stream.write_all(bytes).expect("the proxy reads");
+        let answer = read_message(&mut stream, true).expect("an answer");
+        assert_eq!((answer.status(), answer.code().as_str()), (400, "bad-request"), "{bytes:?}");
+    }
+}
+
+#[test]
+fn a_head_that_comes_in_pieces_is_served_however_small_they_are_and_however_long_it_is() {
+    let proxy = Setup::new().start();
+    let long = format!("x-long: {}\r\n", "v".repeat(6000));
+    let many: String = (0..80).map(|n| format!("x-{n}: v\r\n")).collect();
+    for (field, piece) in [("", 1), (long.as_str(), 500), (many.as_str(), 40)] {
+        let mut stream = proxy.connect();
+        stream.set_nodelay(true).expect("an option of TCP");
+        for bytes in post("/", field, "x").as_bytes().chunks(piece) {
+            stream.write_all(bytes).expect("the proxy reads");
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(read_message(&mut stream, true).expect("an answer").status(), 200, "{piece}");
+        // The next one comes in the same way.
+        stream.write_all(post("/", field, "x").as_bytes()).expect("the proxy reads");
+        assert_eq!(read_message(&mut stream, true).expect("an answer").status(), 200, "{piece}");
+    }
 }
 
 #[test]
@@ -196,7 +229,7 @@ fn a_client_that_takes_nothing_of_its_answer_does_not_hold_the_upstream() {
     let mut stalled = proxy.connect();
     stalled.write_all(b"GET /large HTTP/1.1\r\nhost: api\r\n\r\n").expect("the proxy reads");
     while proxy.upstream.count() == 0 {
-        std::thread::yield_now();
+        thread::yield_now();
     }
     assert_eq!(proxy.post("/", "", "x").status(), 200);
     drop(stalled);
@@ -212,7 +245,7 @@ fn an_answer_for_which_there_is_no_room_has_the_time_of_one_that_streams() {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 200000\r\n\r\n").expect("the proxy listens");
         for _ in 0..4 {
             // Each wait is short, all of them together are longer than one that is held may take.
-            std::thread::sleep(Duration::from_millis(250));
+            thread::sleep(Duration::from_millis(250));
             stream.write_all(&[b'x'; 50_000]).expect("the proxy listens");
         }
     }));
