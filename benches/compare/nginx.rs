@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::Result;
 use crate::cores::Cores;
 use crate::process::{Process, free_port, text};
+use crate::proxy::Setup;
 use crate::secure::Transport;
 
 /// The path on which nothing is buffered.
@@ -14,8 +15,8 @@ pub const STREAMED: &str = "/streamed";
 /// The path on which a body above 16 KiB is put into a file before it is sent on, which is nginx's default.
 pub const SPOOLED: &str = "/spooled";
 
-/// Connections at once, of all workers, which is what onceproxy has by default.
-const PLACES: usize = 4096;
+/// Connections of a worker, where nothing else is said.
+const CONNECTIONS: usize = 4096;
 
 /// nginx, and where it listens.
 pub struct Nginx {
@@ -24,30 +25,18 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    pub fn start(
-        program: &Path,
-        folder: &Path,
-        upstream: SocketAddr,
-        cores: Cores,
-        transport: &Transport,
-    ) -> Result<Nginx> {
+    pub fn start(program: &Path, folder: &Path, upstream: SocketAddr, cores: Cores, setup: &Setup) -> Result<Nginx> {
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
         let file = folder.join("nginx.conf");
-        fs::write(&file, configuration(folder, address, upstream, cores, transport))?;
+        fs::write(&file, configuration(folder, address, upstream, cores, setup))?;
         let command = [text(program)?, "-p", text(folder)?, "-e", "stderr", "-c", text(&file)?];
         let (process, _) = Process::start("nginx", &command, cores.server_list(), "start worker process ")?;
         Ok(Nginx { process, address })
     }
 }
 
-fn configuration(
-    folder: &Path,
-    address: SocketAddr,
-    upstream: SocketAddr,
-    cores: Cores,
-    transport: &Transport,
-) -> String {
-    let (listen, tls) = match transport {
+fn configuration(folder: &Path, address: SocketAddr, upstream: SocketAddr, cores: Cores, setup: &Setup) -> String {
+    let (listen, tls) = match &setup.transport {
         Transport::Clear => ("", String::new()),
         Transport::Http2 => ("http2", String::new()),
         Transport::Tls(files) => {
@@ -60,7 +49,7 @@ fn configuration(
     };
     let folder = folder.display();
     let workers = cores.of_server();
-    let places = PLACES / workers;
+    let connections = setup.nginx_connections.unwrap_or(CONNECTIONS);
     // Its workers may otherwise not read the folder.
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
     format!(
@@ -71,7 +60,7 @@ daemon off;
 error_log stderr notice;
 pid {folder}/nginx.pid;
 worker_rlimit_nofile 8192;
-events {{ worker_connections {places}; }}
+events {{ worker_connections {connections}; }}
 http {{
     access_log off;
     error_log stderr crit;

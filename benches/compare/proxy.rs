@@ -33,6 +33,8 @@ pub struct Setup {
     pub protected: String,
     /// Other sections.
     pub sections: String,
+    /// Connections that each worker of nginx may have, those to the upstream among them; by default enough for all.
+    pub nginx_connections: Option<usize>,
 }
 
 /// What it runs under.

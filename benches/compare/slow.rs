@@ -16,6 +16,10 @@ use crate::report::{Goal, Report};
 use crate::stage::{Context, Side, Stage, Store};
 
 const SLOW: usize = 5_000;
+/// Settings of the listener: places for all, which two workers of nginx have by themselves; and places as by default.
+const ENOUGH: &str = "max_connections = 8192";
+const DEFAULT: &str = "";
+const DEFAULT_PLACES: usize = 4096;
 /// Between two pieces of one connection: about as slow as a head may be, and much faster, which is harder on the server.
 const SLOWLY: Duration = Duration::from_secs(5);
 const FAST: Duration = Duration::from_secs(1);
@@ -28,12 +32,12 @@ const CONNECTIONS: usize = 8;
 const PER_SECOND: u32 = 1_000;
 const SIDES: [&str; 3] = ["alone", "beside slow connections", "beside slow connections at nginx"];
 
-/// A client beside slow connections, and beside the same ones at nginx, which has as many places: there they cost only
-/// what they take of the machine.
+/// A client beside slow connections, and beside the same ones at nginx, with as many places: there they cost only what they
+/// take of the machine.
 pub fn loris(context: &Context, report: &mut Report) -> Result<()> {
-    beside(context, report, "a place for each, a piece per second", "max_connections = 8192", FAST, Goal::AtMost(2.0))?;
-    beside(context, report, "default places, a piece in 5 s", "", SLOWLY, Goal::AtMost(2.0))?;
-    beside(context, report, "default places, a piece per second", "", FAST, Goal::Stated)
+    beside(context, report, "a place for each, a piece per second", ENOUGH, FAST, Goal::AtMost(2.0))?;
+    beside(context, report, "default places, a piece in 5 s", DEFAULT, SLOWLY, Goal::AtMost(2.0))?;
+    beside(context, report, "default places, a piece per second", DEFAULT, FAST, Goal::Stated)
 }
 
 /// Where there are places for fewer, connections take them from each other without end: who is cut off comes back at its
@@ -46,7 +50,10 @@ fn beside(
     interval: Duration,
     goal: Goal,
 ) -> Result<()> {
-    let setup = |_: &_| Ok(Setup { listener: listener.to_owned(), ..Setup::default() });
+    let setup = |_: &_| {
+        let nginx_connections = (listener == DEFAULT).then_some(DEFAULT_PLACES / Cores::Two.of_server());
+        Ok(Setup { listener: listener.to_owned(), nginx_connections, ..Setup::default() })
+    };
     let stage = Stage::set_up(context, Cores::Two, Store::Memory, setup)?;
     let side = Side::fresh().counting_failures();
     let measure = || stage.measure(&side, CONNECTIONS, Pace::Open { per_second: PER_SECOND }, stage.round());

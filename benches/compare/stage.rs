@@ -132,7 +132,7 @@ impl<'a> Stage<'a> {
         };
         let arguments = &context.arguments;
         let setup = setup(&folder)?;
-        let nginx = Nginx::start(&arguments.nginx, &folder, upstream.address, cores, &setup.transport)?;
+        let nginx = Nginx::start(&arguments.nginx, &folder, upstream.address, cores, &setup)?;
         let proxy = Proxy::start(&arguments.proxy, &folder, upstream.address, &url, cores, &setup)?;
         Ok(Stage { context, nginx, proxy, redis, upstream, folder })
     }

@@ -19,8 +19,9 @@ use crate::config::render::Style;
 use crate::stores::url::StoreUrl;
 use crate::telemetry::logs::{self, Levels};
 
-/// Open files that are no connections of clients or to upstreams: the store's, the admin listener's, the logs.
-const FILES_BESIDE: u64 = 64;
+/// Open files beside connections that are served, and those to upstreams: of clients that wait for a place, the store's, the
+/// admin listener's, the logs.
+const FILES_BESIDE: u64 = 128;
 
 /// Runs the proxy until it is asked to end.
 pub(super) fn run(arguments: &RunArguments) -> Result<(), Failure> {

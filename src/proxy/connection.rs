@@ -60,14 +60,18 @@ pub(super) async fn serve(seat: Arc<Seat>, arrival: Arrival, mut leave: Leave) {
                 () = poll_fn(|cx| activity.poll_asked_to_leave(cx)) => {}
             }
         });
-        begin(socket, tls.as_deref(), patience).await
+        begin(socket, tls.as_deref(), &activity, patience).await
     };
     let Begun { stream, protocol, front, client_cert } = match begun {
         Ok(Some(begun)) => begun,
-        // It came to nothing: closed, or silent.
-        Ok(None) => return,
-        Err(error) => {
-            debug!(peer = %address, %error, "a connection ended before its first request");
+        // It came to nothing: closed, silent, broken, or no TLS.
+        nothing => {
+            if let Err(error) = nothing {
+                debug!(peer = %address, %error, "a connection ended before its first request");
+            }
+            if let Some((status, code)) = activity.socket_refused() {
+                Connection::new(seat, address, Scheme::Http, None, activity).socket_refused(status, code);
+            }
             return;
         }
     };
@@ -84,7 +88,10 @@ pub(super) async fn serve(seat: Arc<Seat>, arrival: Arrival, mut leave: Leave) {
             // The socket keeps the clocks.
             builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES as usize);
             let served = builder.serve_connection(socket, service).with_upgrades();
-            let last = LastRequest::MayCome(&watched);
+            let last = match leave.has_been_told {
+                true => LastRequest::IsKnown,
+                false => LastRequest::MayCome(&watched),
+            };
             let ended = until_left(served, |connection| connection.graceful_shutdown(), leave, last).await;
             if let Some(switch) = connection.take_switch() {
                 // Boxed like the other rare one below.
@@ -160,7 +167,7 @@ impl Future for Leave {
 
 /// What a connection that shall leave knows of the request after which it does.
 enum LastRequest<'a> {
-    /// The client is told by the protocol which one counted.
+    /// The client is told by the protocol which one counted, or has had the time for it.
     IsKnown,
     /// One may be on its way while the connection lies idle: the client could not tell whether it was read.
     MayCome(&'a Activity),

@@ -16,15 +16,13 @@ use tracing::{debug, warn};
 
 use crate::http::drain::Drain;
 use crate::proxy::listener::address::{Address, PeerAddress, TrustedPeer};
-use crate::proxy::listener::places::{Capacity, Places};
+use crate::proxy::listener::places::{Capacity, MOMENT, Places};
 use crate::proxy::listener::socket_file::SocketFile;
 use crate::proxy::server::{Accepted, Workers};
 use crate::proxy::tls::TlsSpec;
 
 /// The pause after a failed accept: out of file descriptors, most likely.
 const PAUSE: Duration = Duration::from_millis(20);
-/// What the next connection is waited for at least when there is no place for it.
-const MOMENT: Duration = Duration::from_millis(1);
 
 /// The data listener, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,8 +147,9 @@ pub(super) async fn accept(listener: &Listener, capacity: &Capacity, workers: &W
     loop {
         let door = places.door();
         let accepted = tokio::select! {
-            accepted = async { door.await; next(listener, is_crowded).await } => accepted,
+            biased;
             never = places.tend() => match never {},
+            accepted = async { door.await; next(listener, is_crowded).await } => accepted,
         };
         match accepted {
             Ok((stream, address)) => {
@@ -167,8 +166,7 @@ pub(super) async fn accept(listener: &Listener, capacity: &Capacity, workers: &W
     }
 }
 
-/// Accepts a connection. In a crowd those that come within a moment come in together: one by one, each would wake the
-/// worker that makes room and the one that serves it.
+/// Accepts a connection. In a crowd those that come within a moment come in together.
 async fn next(listener: &Listener, is_crowded: bool) -> io::Result<(Detached, PeerAddress)> {
     if is_crowded {
         tokio::select! {

@@ -78,7 +78,9 @@ impl Activity {
         self.requests.load(Ordering::Acquire) > 0
     }
 
+    /// It has one of the listener's places from now on, and is without a request.
     pub(in crate::proxy) fn takes_place(&self) {
+        self.last_end.store(self.since(Instant::now()), Ordering::Release);
         self.has_place.store(true, Ordering::Release);
     }
 
@@ -110,7 +112,7 @@ impl Activity {
         !is_busy
     }
 
-    /// Ready when the connection is asked to leave, for as long as nobody reads its socket.
+    /// Ready when the connection is asked to leave, for as long as hyper does not read its socket.
     pub(super) fn poll_asked_to_leave(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.wakes(cx.waker());
         match self.is_asked_to_leave() {
@@ -120,11 +122,11 @@ impl Activity {
     }
 
     /// How many requests there were so far.
-    pub(super) fn begun(&self) -> usize {
+    pub(in crate::proxy) fn begun(&self) -> usize {
         self.begun.load(Ordering::Acquire)
     }
 
-    /// When the last request ended; before the first one, when the connection was accepted.
+    /// When the last request ended; before the first one, when the connection got its place.
     pub(super) fn last_end(&self) -> Instant {
         self.opened + Duration::from_nanos(self.last_end.load(Ordering::Acquire))
     }

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::time::{Duration, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::activity::Activity;
 use super::socket::{Protocol, refusal_bytes};
 use super::stream::ClientStream;
 use crate::http::attempt::ClientCert;
@@ -22,15 +23,16 @@ use crate::proxy::tls::{HTTP2, ServerTls, holder};
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How much of a head is waited for with no more memory than it takes; what is longer is waited for by hyper.
 const FRONT_BYTES: usize = 4096;
-/// A head with more fields is waited for by hyper, too.
-const FRONT_FIELDS: usize = 64;
+/// A head with more fields is refused by hyper.
+const FRONT_FIELDS: usize = 100;
 /// What a TLS handshake begins with (RFC 8446 section 5.1).
 const HANDSHAKE: u8 = 22;
 /// How much of a request in clear text is thrown away where TLS is expected, and for how long.
 const STRAY_BYTES: u64 = 64 << 10;
 const STRAY: Duration = Duration::from_secs(1);
 
-/// A client that has shown what it speaks, and has sent the first head if it speaks HTTP/1.
+/// A client that has shown what it speaks. Over HTTP/1 its first head is there, is too long to be waited for here, cannot
+/// become one, or did not come in time.
 pub(super) struct Begun {
     pub(super) stream: ClientStream,
     pub(super) protocol: Protocol,
@@ -40,19 +42,21 @@ pub(super) struct Begun {
     pub(super) client_cert: Option<ClientCert>,
 }
 
-/// Waits until the client has begun; `None` when it closes before, or is silent until `patience` ends. One that has sent
-/// a part of a head by then, or has agreed on a protocol, has begun, too: somebody has to tell it why it goes.
+/// Waits until the client has begun; `None` when it closes before, or when `patience` ends before it has shown what it
+/// speaks. One that has sent a part of a head by then has begun, and so has one that is through with its TLS handshake:
+/// it is told why it goes.
 ///
 /// A client that is slow with its head, or with its handshake, has none of hyper's buffers yet.
 pub(super) async fn begin(
     socket: Socket,
     tls: Option<&ServerTls>,
+    activity: &Activity,
     patience: Pin<&mut impl Future<Output = ()>>,
 ) -> io::Result<Option<Begun>> {
     match tls {
         None => begin_plain(socket, patience).await,
         // Boxed: other connections would carry the room for it.
-        Some(tls) => Box::pin(begin_tls(socket, tls, patience)).await,
+        Some(tls) => Box::pin(begin_tls(socket, tls, activity, patience)).await,
     }
 }
 
@@ -65,6 +69,7 @@ async fn begin_plain(mut socket: Socket, patience: Pin<&mut impl Future<Output =
 async fn begin_tls(
     mut socket: Socket,
     tls: &ServerTls,
+    activity: &Activity,
     mut patience: Pin<&mut impl Future<Output = ()>>,
 ) -> io::Result<Option<Begun>> {
     let handshake = async {
@@ -74,7 +79,7 @@ async fn begin_tls(
             Some(HANDSHAKE) => {}
             Some(byte) => {
                 if byte.is_ascii_uppercase() {
-                    turn_away(&mut socket).await?;
+                    turn_away(&mut socket, activity).await?;
                 }
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the client does not speak TLS"));
             }
@@ -96,12 +101,12 @@ async fn begin_tls(
         HTTP2 => Protocol::Http2,
         _ => Protocol::Http1,
     });
-    let begun = match agreed {
-        Some(Protocol::Http2) => Some((Protocol::Http2, Bytes::new())),
-        agreed => read_front(&mut *stream, agreed, patience).await?,
+    let (protocol, front) = match agreed {
+        Some(Protocol::Http2) => (Protocol::Http2, Bytes::new()),
+        // Who says nothing more has its close_notify from hyper's end.
+        agreed => read_front(&mut *stream, agreed, patience).await?.unwrap_or((Protocol::Http1, Bytes::new())),
     };
-    let stream = ClientStream::Tls(stream);
-    Ok(begun.map(|(protocol, front)| Begun { stream, protocol, front, client_cert }))
+    Ok(Some(Begun { stream: ClientStream::Tls(stream), protocol, front, client_cert }))
 }
 
 /// Reads what a client begins with, unless nothing comes.
@@ -114,7 +119,7 @@ async fn read_front(
     let protocol = tokio::select! {
         biased;
         told = read_until_told(stream, agreed, &mut front) => told?,
-        () = patience => agreed.or((!front.is_empty()).then_some(Protocol::Http1)),
+        () = patience => told_by(&front),
     };
     Ok(protocol.map(|protocol| (protocol, front.freeze())))
 }
@@ -125,20 +130,26 @@ async fn read_until_told(
     front: &mut BytesMut,
 ) -> io::Result<Option<Protocol>> {
     loop {
+        let before = front.len();
         // Read into the stack: what waits for the rest has no room beside it.
-        let count = poll_fn(|cx| {
+        let read = poll_fn(|cx| {
             let mut room = [MaybeUninit::uninit(); FRONT_BYTES];
             let mut room = ReadBuf::uninit(&mut room);
             ready!(Pin::new(&mut *stream).poll_read(cx, &mut room))?;
             front.extend_from_slice(room.filled());
             io::Result::Ok(room.filled().len()).into()
         });
-        if count.await? == 0 {
-            return Ok(None);
+        match read.await {
+            // TLS calls it so when a client just hangs up.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => return Err(error),
+            Ok(0) => return Ok(None),
+            Ok(_) => {}
         }
-        let protocol = agreed.or_else(|| told_by(front));
-        if protocol.is_some_and(|protocol| protocol == Protocol::Http2 || !may_become_head(front)) {
-            return Ok(protocol);
+        match agreed.or_else(|| told_by(front)) {
+            Some(Protocol::Http1) if may_become_head(front, before) => {}
+            None => {}
+            told => return Ok(told),
         }
     }
 }
@@ -153,11 +164,17 @@ fn told_by(front: &[u8]) -> Option<Protocol> {
     }
 }
 
-/// Whether this is a part of an HTTP/1 head that needs no more than a few bytes: not yet whole, and not yet wrong.
-fn may_become_head(front: &[u8]) -> bool {
+/// Whether this is a part of an HTTP/1 head that needs no more than a few bytes: not yet whole, and not yet wrong. It was
+/// one `before` the last bytes came; only a line's end, or the very beginning, is worth another look.
+fn may_become_head(front: &[u8], before: usize) -> bool {
+    if front.len() >= FRONT_BYTES {
+        return false;
+    }
+    if before > 0 && !front[before..].contains(&b'\n') {
+        return true;
+    }
     let mut fields = [httparse::EMPTY_HEADER; FRONT_FIELDS];
-    front.len() < FRONT_BYTES
-        && httparse::Request::new(&mut fields).parse(front).is_ok_and(|parsed| parsed.is_partial())
+    httparse::Request::new(&mut fields).parse(front).is_ok_and(|parsed| parsed.is_partial())
 }
 
 async fn first_byte(socket: &Socket) -> io::Result<Option<u8>> {
@@ -171,8 +188,9 @@ async fn first_byte(socket: &Socket) -> io::Result<Option<u8>> {
 }
 
 /// Answers a request in clear text; what is left of it is thrown away, so that the answer is not lost to a reset.
-async fn turn_away(socket: &mut Socket) -> io::Result<()> {
+async fn turn_away(socket: &mut Socket, activity: &Activity) -> io::Result<()> {
     let refusal = Refusal::BadRequest("This port speaks TLS: ask for https.".into());
+    activity.socket_refuses(refusal.status(), refusal.code());
     socket.write_all(&refusal_bytes(refusal)).await?;
     socket.shutdown().await?;
     let _ = timeout(STRAY, tokio::io::copy(&mut socket.take(STRAY_BYTES), &mut tokio::io::sink())).await;

@@ -61,7 +61,7 @@ enum Phase {
 
 pub(super) struct ClientSocket {
     stream: ClientStream,
-    /// What was read to tell the protocol.
+    /// What was read before hyper was there.
     front: Bytes,
     activity: Arc<Activity>,
     protocol: Protocol,

@@ -13,12 +13,17 @@ use crate::proxy::connection::activity::Activity;
 
 /// How long a connection that was asked to leave may take before another one is asked.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How long a connection that has just got its place is not asked: its first request may be there, and not read yet.
+const FRESH: Duration = Duration::from_millis(10);
+/// Newcomers of one moment come in together where there is no place left: one by one, each would wake the worker that
+/// makes room and the one that serves it.
+pub(super) const MOMENT: Duration = Duration::from_millis(1);
 /// How many that wait for a request are remembered by one look at all connections.
 const BATCH: usize = 512;
 /// How many connections that are over may be remembered beside those that are not.
 const SLACK: usize = 64;
 /// How many newcomers may wait for a place at once; more of them wait in the kernel.
-const HALL: usize = 64;
+pub const HALL: usize = 64;
 
 /// Tells that somebody waits for a place until a request ends.
 #[derive(Default)]
@@ -42,8 +47,10 @@ pub(super) struct Places {
     open: Vec<Weak<Activity>>,
     /// Those that wait for a request the longest, as of the last look: the longest at the end.
     waiting: Vec<(Instant, Weak<Activity>)>,
-    /// Those that were asked to leave, and when.
-    asked: Vec<(Instant, Weak<Activity>)>,
+    /// How many were in the hall at the last look, and have entered it since.
+    newcomers: usize,
+    /// When connections were asked to leave whose places nobody in the hall has got yet.
+    asked: Vec<Instant>,
 }
 
 /// What a newcomer is let in with.
@@ -61,16 +68,15 @@ impl Entry {
 
     /// Waits for the place. A connection on `activity` can be asked to leave from then on.
     pub(in crate::proxy) async fn place(self, activity: &Activity) -> OwnedSemaphorePermit {
-        let place = match self {
+        match self {
             Entry::Place(place) => place,
             Entry::Hall(part, places) => {
                 let place = places.acquire_owned().await.expect("the semaphore is never closed");
                 drop(part);
+                activity.takes_place();
                 place
             }
-        };
-        activity.takes_place();
-        place
+        }
     }
 }
 
@@ -88,8 +94,8 @@ impl Capacity {
         Capacity { free: Arc::new(Semaphore::new(count)), count: AtomicUsize::new(count) }
     }
 
-    /// Makes it so many places. Those that are to go and are taken go when their connections end, before anybody new
-    /// gets one.
+    /// Makes it so many places. Those that are to go and are taken go when their connections end, before anybody who is
+    /// not in the hall yet gets one.
     pub(in crate::proxy) fn resize(&self, count: usize) {
         let before = self.count.swap(count, Ordering::AcqRel);
         if let Some(more) = count.checked_sub(before) {
@@ -115,6 +121,7 @@ impl Places {
             pressure: Arc::default(),
             open: Vec::new(),
             waiting: Vec::new(),
+            newcomers: 0,
             asked: Vec::new(),
         }
     }
@@ -125,75 +132,83 @@ impl Places {
         async move { drop(hall.acquire().await) }
     }
 
-    /// Lets a newcomer in, for whom there is room in the hall. Where there is no place left, the connection that has been
-    /// without a complete request head the longest is asked to leave; where all have requests under way, the newcomer
-    /// waits.
+    /// Lets a newcomer in, for whom there is room in the hall. Where there is no place left, it waits until one is free.
     pub(super) fn enter(&mut self) -> (Entry, Arc<Activity>) {
+        let activity = Arc::new(Activity::new(self.pressure.clone()));
         let entry = match self.free.clone().try_acquire_owned() {
-            Ok(place) => Entry::Place(place),
+            Ok(place) => {
+                activity.takes_place();
+                Entry::Place(place)
+            }
             Err(_) => {
                 let part = self.hall.clone().try_acquire_owned().expect("the door was open, and nobody else comes in");
+                self.newcomers += 1;
                 Entry::Hall(part, self.free.clone())
             }
         };
-        let activity = Arc::new(Activity::new(self.pressure.clone()));
         if self.open.len() == self.open.capacity() {
             self.open.retain(|activity| activity.strong_count() > 0);
             // Looked through again only when as many have come as were left: each pays for itself.
             self.open.reserve(self.open.len() + SLACK);
         }
         self.open.push(Arc::downgrade(&activity));
-        self.make_room();
         (entry, activity)
     }
 
-    fn in_hall(&self) -> usize {
-        HALL - self.hall.available_permits()
-    }
-
-    /// Makes room for those in the hall, as long as there are any.
+    /// Makes room for those in the hall: asks the connections to leave that have been without a complete request head the
+    /// longest. Where all have requests under way, the newcomers wait.
     pub(super) async fn tend(&mut self) -> Infallible {
         loop {
-            self.make_room();
-            if self.in_hall() == 0 {
+            let again = self.make_room();
+            if self.newcomers == 0 {
                 return pending().await;
             }
             tokio::select! {
-                () = sleep(AGAIN) => {}
-                () = self.pressure.eased.notified() => {}
+                () = sleep(again) => {}
+                () = self.pressure.eased.notified(), if self.is_short() => {}
             }
         }
     }
 
-    /// Asks as many to leave as are in the hall, unless they have been asked already.
-    fn make_room(&mut self) {
-        let newcomers = self.in_hall();
-        self.pressure.is_there.store(newcomers > 0, Ordering::SeqCst);
+    /// Whether fewer were asked than wait in the hall.
+    fn is_short(&self) -> bool {
+        self.asked.len() < self.newcomers
+    }
+
+    /// Asks as many to leave as are in the hall, unless they have been asked already; says when to look again.
+    fn make_room(&mut self) -> Duration {
+        let before = self.newcomers;
+        self.newcomers = HALL - self.hall.available_permits();
+        // Before the look: who answers its last request behind it rings.
+        self.pressure.is_there.store(self.newcomers > 0, Ordering::SeqCst);
         let now = Instant::now();
-        self.asked.retain(|(since, activity)| now < *since + AGAIN && activity.strong_count() > 0);
-        while self.asked.len() < newcomers
-            && let Some(activity) = self.ask_longest()
-        {
-            self.asked.push((now, activity));
-        }
-    }
-
-    /// Asks the connection that waits the longest to leave, if one waits.
-    fn ask_longest(&mut self) -> Option<Weak<Activity>> {
-        for is_new_look in [false, true] {
-            if is_new_look {
-                self.look();
-            }
-            while let Some((since, weak)) = self.waiting.pop() {
-                if let Some(activity) = weak.upgrade()
-                    && activity.waits_since() == Some(since)
-                {
-                    activity.ask_to_leave();
-                    return Some(weak);
+        let placed = before.saturating_sub(self.newcomers).min(self.asked.len());
+        self.asked.drain(..placed);
+        self.asked.retain(|at| now < *at + AGAIN);
+        let (mut again, mut has_looked) = (AGAIN, false);
+        while self.is_short() {
+            let Some((since, weak)) = self.waiting.pop() else {
+                if has_looked {
+                    break;
                 }
+                self.look();
+                has_looked = true;
+                continue;
+            };
+            let Some(activity) = weak.upgrade().filter(|activity| activity.waits_since() == Some(since)) else {
+                continue;
+            };
+            if activity.begun() == 0 && now < since + FRESH {
+                // Nobody goes before the one that has waited the longest.
+                self.waiting.push((since, weak));
+                again = FRESH;
+                break;
             }
+            activity.ask_to_leave();
+            self.asked.push(now);
         }
-        None
+        self.pressure.is_there.store(self.is_short(), Ordering::SeqCst);
+        again
     }
 
     /// Looks for the connections that wait the longest. As long as one of them waits on, none has waited longer.
@@ -219,6 +234,17 @@ mod tests {
         (entry.place(&activity).await, activity)
     }
 
+    /// One more newcomer waits, and room is made.
+    fn crowd(places: &mut Places) -> (Entry, Arc<Activity>) {
+        let newcomer = places.enter();
+        places.make_room();
+        newcomer
+    }
+
+    fn asked(all: &[(OwnedSemaphorePermit, Arc<Activity>)]) -> Vec<bool> {
+        all.iter().map(|(_, activity)| activity.is_asked_to_leave()).collect()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_longest_without_a_request_goes_first_and_one_under_way_never() {
         let mut places = Places::new(&Capacity::new(3));
@@ -231,17 +257,15 @@ mod tests {
         all[0].1.request_begins();
         all[0].1.request_ends();
         all[1].1.request_begins();
-        assert!(places.ask_longest().is_some());
-        assert_eq!(
-            all.iter().map(|(_, activity)| activity.is_asked_to_leave()).collect::<Vec<_>>(),
-            [false, false, true]
-        );
-        assert!(places.ask_longest().is_some());
-        assert!(all[0].1.is_asked_to_leave());
-        assert!(places.ask_longest().is_none(), "the second is under way");
+        let mut hall = vec![crowd(&mut places)];
+        assert_eq!(asked(&all), [false, false, true]);
+        hall.push(crowd(&mut places));
+        assert_eq!(asked(&all), [true, false, true]);
+        hall.push(crowd(&mut places));
+        assert!(places.is_short(), "the second is under way");
         all[1].1.request_ends();
-        assert!(places.ask_longest().is_some());
-        assert!(all[1].1.is_asked_to_leave());
+        places.make_room();
+        assert_eq!(asked(&all), [true; 3]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -256,7 +280,7 @@ mod tests {
         assert!(newcomer.waits_since().is_none(), "who has no place has none to give");
         activity.request_ends();
         sleep(Duration::from_millis(1)).await;
-        assert!(activity.is_asked_to_leave());
+        assert!(activity.is_asked_to_leave(), "its next request may take long");
         drop(place);
         let _place = entry.place(&newcomer).await;
         assert!(newcomer.waits_since().is_some());
@@ -264,25 +288,50 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn as_many_are_asked_as_newcomers_wait_and_others_when_they_do_not_go() {
-        let mut places = Places::new(&Capacity::new(4));
+        let mut places = Places::new(&Capacity::new(6));
         let mut all = Vec::new();
-        for _ in 0..4 {
+        for _ in 0..6 {
             all.push(take(&mut places).await);
         }
-        let asked =
-            |all: &[(_, Arc<Activity>)]| all.iter().filter(|(_, activity)| activity.is_asked_to_leave()).count();
-        let newcomers = [places.enter(), places.enter()];
-        assert_eq!(asked(&all), 2);
+        let mut hall = vec![places.enter(), places.enter()];
+        assert_eq!(places.make_room(), FRESH, "they have come just now");
+        tokio::time::advance(FRESH).await;
         places.make_room();
-        assert_eq!(asked(&all), 2, "they have been asked");
+        let count = |all: &[_]| asked(all).into_iter().filter(|is_asked| *is_asked).count();
+        assert_eq!(count(&all), 2);
+        // One goes, and whom it made room for has not noticed yet.
+        let gone = all.iter().position(|(_, activity)| activity.is_asked_to_leave()).expect("two are asked");
+        drop(all.remove(gone));
+        places.make_room();
+        assert_eq!(count(&all), 1, "nobody else has to go for it");
+        let (entry, activity) = hall.remove(0);
+        let _place = entry.place(&activity).await;
+        places.make_room();
+        assert_eq!(count(&all), 1);
         tokio::time::advance(AGAIN).await;
         places.make_room();
-        assert_eq!(asked(&all), 4, "they did not go");
+        assert_eq!(count(&all), 2, "the other one did not go");
         drop(all);
-        for (entry, activity) in newcomers {
-            drop(entry.place(&activity).await);
-        }
-        assert_eq!(places.in_hall(), 0);
+        let (entry, activity) = hall.remove(0);
+        drop(entry.place(&activity).await);
+        places.make_room();
+        assert_eq!((places.newcomers, places.is_short()), (0, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_in_the_hall_is_no_time_without_a_request() {
+        let mut places = Places::new(&Capacity::new(2));
+        let mut all = vec![take(&mut places).await, take(&mut places).await];
+        let (entry, activity) = places.enter();
+        tokio::time::advance(Duration::from_secs(5)).await;
+        all[1].1.request_begins();
+        all[1].1.request_ends();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        drop(all.remove(0));
+        all.push((entry.place(&activity).await, activity));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let _newcomer = crowd(&mut places);
+        assert_eq!(asked(&all), [true, false]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -93,14 +93,47 @@ fn a_slow_head_is_a_408_and_an_idle_connection_lives_longer() {
 #[test]
 fn what_can_become_no_head_is_refused_at_once() {
     let proxy = Setup::new().listener(|listener| listener.header_timeout = Duration::from_secs(60)).start();
-    // A TLS handshake, a mail client, a control character, a version that there is not: none waits for the end of a head.
-    let all: [&[u8]; 4] = [b"\x16\x03\x01\x02\0\x01", b"EHLO there\r\n", b"GET /\0", b"GET / HTTP/9.9\r\nhost: a\r\n"];
-    for bytes in all {
+    // A TLS handshake, a mail client, a control character, a version that there is not; wrong from the beginning, and later:
+    // none waits for the end of a head.
+    let all: [&[&[u8]]; 5] = [
+        &[b"\x16\x03\x01\x02\0\x01"],
+        &[b"EHLO there\r\n"],
+        &[b"GET /\0"],
+        &[b"GET / HT", b"TP/9.9\r\n"],
+        &[b"GET / HTTP/1.1\r\nhost: a\r\n", b"x", b" y: z\r\n"],
+    ];
+    for pieces in all {
         let mut stream = proxy.connect();
-        stream.write_all(bytes).expect("the proxy reads");
+        write_pieces(&mut stream, pieces.iter().copied());
         let answer = read_message(&mut stream, true).expect("an answer");
-        assert_eq!((answer.status(), answer.code().as_str()), (400, "bad-request"), "{bytes:?}");
+        assert_eq!((answer.status(), answer.code().as_str()), (400, "bad-request"), "{pieces:?}");
     }
+}
+
+/// Writes so that each piece is read by itself.
+fn write_pieces<'a>(stream: &mut TcpStream, pieces: impl Iterator<Item = &'a [u8]>) {
+    stream.set_nodelay(true).expect("an option of TCP");
+    for bytes in pieces {
+        stream.write_all(bytes).expect("the proxy reads");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_head_that_stays_unfinished_is_a_408_however_long_it_is_and_an_unfinished_preface_is_closed() {
+    let proxy = Setup::new().listener(|listener| listener.header_timeout = Duration::from_millis(300)).start();
+    let long = format!("GET / HTTP/1.1\r\nhost: a\r\nx-long: {}", "v".repeat(6000));
+    let many: String = (0..90).map(|n| format!("x-{n}: v\r\n")).collect();
+    let many = format!("GET / HTTP/1.1\r\nhost: a\r\n{many}");
+    for head in [long, many] {
+        let mut stream = proxy.connect();
+        stream.write_all(head.as_bytes()).expect("the proxy reads");
+        let answer = read_message(&mut stream, true).expect("an answer");
+        assert_eq!((answer.status(), answer.code().as_str()), (408, "request-timeout"));
+    }
+    let mut stream = proxy.connect();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nS").expect("the proxy reads");
+    assert!(read_message(&mut stream, true).is_none(), "it speaks no HTTP/1");
 }
 
 #[test]
@@ -110,11 +143,7 @@ fn a_head_that_comes_in_pieces_is_served_however_small_they_are_and_however_long
     let many: String = (0..80).map(|n| format!("x-{n}: v\r\n")).collect();
     for (field, piece) in [("", 1), (long.as_str(), 500), (many.as_str(), 40)] {
         let mut stream = proxy.connect();
-        stream.set_nodelay(true).expect("an option of TCP");
-        for bytes in post("/", field, "x").as_bytes().chunks(piece) {
-            stream.write_all(bytes).expect("the proxy reads");
-            thread::sleep(Duration::from_millis(1));
-        }
+        write_pieces(&mut stream, post("/", field, "x").as_bytes().chunks(piece));
         assert_eq!(read_message(&mut stream, true).expect("an answer").status(), 200, "{piece}");
         // The next one comes in the same way.
         stream.write_all(post("/", field, "x").as_bytes()).expect("the proxy reads");

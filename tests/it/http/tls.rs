@@ -1,7 +1,7 @@
 //! TLS on the data port: what is spoken through it, and that every rule holds as in clear text.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,9 +10,10 @@ use onceproxy::Policy;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use super::raw::{Proxy, Setup, post, read_message};
+use super::raw::{Proxy, Setup, post, read_message, requests_total};
 use crate::support::authority::Authority;
 use crate::support::certificates::{Files, client};
+use crate::support::waiting::eventually;
 
 pub type TlsClient = StreamOwned<ClientConnection, TcpStream>;
 
@@ -99,6 +100,19 @@ fn a_request_in_clear_text_is_told_to_ask_for_https_and_garbage_is_closed() {
 }
 
 #[test]
+fn a_request_in_clear_text_is_counted() {
+    let files = Files::new(&Authority::new().issue("proxy"));
+    let spec = format!("{{ cert = {:?}, key = {:?} }}", files.path("cert.pem"), files.path("key.pem"));
+    let nobody = ([127, 0, 0, 1], 1).into();
+    let proxy = crate::support::proxy::Setup::new(nobody, "memory:").listener("tls", spec).start();
+    let mut stream = TcpStream::connect(proxy.address).expect("the proxy accepts");
+    stream.write_all(post("/", "", "x").as_bytes()).expect("the proxy reads");
+    assert_eq!(read_message(&mut stream, true).expect("an answer").status(), 400);
+    drop(stream);
+    eventually("it is counted", || (requests_total(proxy.admin, "bad_request") == 1).then_some(()));
+}
+
+#[test]
 fn handshake_and_head_have_one_time_limit_together() {
     let limit = Duration::from_millis(600);
     let (proxy, authority, _files) = start(|setup| setup.listener(|listener| listener.header_timeout = limit));
@@ -128,6 +142,26 @@ fn handshake_and_head_have_one_time_limit_together() {
 }
 
 #[test]
+fn a_client_that_has_no_request_after_all_gets_a_close_notify() {
+    let (proxy, authority, _files) = start(|setup| setup);
+    for protocols in [&["http/1.1"][..], &[]] {
+        let config = client(&authority, None, protocols);
+        for says_goodbye in [true, false] {
+            let mut stream = connect(&proxy, &config);
+            while stream.conn.is_handshaking() {
+                stream.conn.complete_io(&mut stream.sock).expect("a handshake");
+            }
+            if says_goodbye {
+                stream.conn.send_close_notify();
+                stream.flush().expect("the proxy reads");
+            }
+            stream.sock.shutdown(Shutdown::Write).expect("half of the connection");
+            assert_eq!(stream.read(&mut [0]).expect("a close_notify, not just an end"), 0, "{protocols:?}");
+        }
+    }
+}
+
+#[test]
 fn an_early_refusal_arrives_through_tls_and_ends_with_a_close_notify_h22() {
     let policy = Policy { max_request_body: 1000, ..Policy::optional().route("small") };
     let (proxy, authority, _files) = start(|setup| setup.routes(vec![(None, "/{*rest}", policy)]));
@@ -150,7 +184,7 @@ fn a_client_that_just_hangs_up_after_its_request_is_as_good_as_one_that_says_so(
     let mut cut = connect(&proxy, &config);
     cut.write_all(b"POST / HTTP/1.1\r\nhost: api\r\nidempotency-key: k\r\ncontent-length: 9\r\n\r\nabc")
         .expect("the proxy reads");
-    cut.sock.shutdown(std::net::Shutdown::Write).expect("a half-close");
+    cut.sock.shutdown(Shutdown::Write).expect("a half-close");
     let mut rest = Vec::new();
     let _ = cut.read_to_end(&mut rest);
     assert_eq!(proxy.upstream.count(), 0, "what is cut is never whole");
