@@ -75,6 +75,8 @@ pub(super) async fn serve(seat: Arc<Seat>, arrival: Arrival, mut leave: Leave) {
             return;
         }
     };
+    // It was waited for the first request, and nothing came.
+    let has_had_its_time = leave.has_been_told && front.is_empty();
     let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
     drop(tls);
     let connection = Arc::new(Connection::new(seat, address, scheme, client_cert, activity.clone()));
@@ -88,10 +90,7 @@ pub(super) async fn serve(seat: Arc<Seat>, arrival: Arrival, mut leave: Leave) {
             // The socket keeps the clocks.
             builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES as usize);
             let served = builder.serve_connection(socket, service).with_upgrades();
-            let last = match leave.has_been_told {
-                true => LastRequest::IsKnown,
-                false => LastRequest::MayCome(&watched),
-            };
+            let last = if has_had_its_time { LastRequest::IsKnown } else { LastRequest::MayCome(&watched) };
             let ended = until_left(served, |connection| connection.graceful_shutdown(), leave, last).await;
             if let Some(switch) = connection.take_switch() {
                 // Boxed like the other rare one below.

@@ -81,7 +81,8 @@ impl Activity {
     /// It has one of the listener's places from now on, and is without a request.
     pub(in crate::proxy) fn takes_place(&self) {
         self.last_end.store(self.since(Instant::now()), Ordering::Release);
-        self.has_place.store(true, Ordering::Release);
+        self.has_place.store(true, Ordering::SeqCst);
+        self.pressure.ease();
     }
 
     /// Since when it has been without a complete request head; `None` when a request is under way, when it was asked to
@@ -89,7 +90,7 @@ impl Activity {
     pub(in crate::proxy) fn waits_since(&self) -> Option<Instant> {
         // In one order with the end of a request and its look at the pressure: one of the two sees the other.
         let is_free = self.requests.load(Ordering::SeqCst) == 0 && !self.is_asked_to_leave.load(Ordering::Acquire);
-        (is_free && self.has_place.load(Ordering::Acquire)).then(|| self.last_end())
+        (is_free && self.has_place.load(Ordering::SeqCst)).then(|| self.last_end())
     }
 
     /// Somebody else needs the place. A connection that has a request under way by now stays.

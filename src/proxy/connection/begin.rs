@@ -32,7 +32,7 @@ const STRAY_BYTES: u64 = 64 << 10;
 const STRAY: Duration = Duration::from_secs(1);
 
 /// A client that has shown what it speaks. Over HTTP/1 its first head is there, is too long to be waited for here, cannot
-/// become one, or did not come in time.
+/// become one, or did not come in time; over TLS there may be none at all.
 pub(super) struct Begun {
     pub(super) stream: ClientStream,
     pub(super) protocol: Protocol,
@@ -42,9 +42,9 @@ pub(super) struct Begun {
     pub(super) client_cert: Option<ClientCert>,
 }
 
-/// Waits until the client has begun; `None` when it closes before, or when `patience` ends before it has shown what it
-/// speaks. One that has sent a part of a head by then has begun, and so has one that is through with its TLS handshake:
-/// it is told why it goes.
+/// Waits until the client has begun; `None` when it closes, or when `patience` ends, before it has shown what it speaks. One
+/// that has sent a part of a head by then has begun, and so has one that is through with its TLS handshake: it is told why
+/// it goes.
 ///
 /// A client that is slow with its head, or with its handshake, has none of hyper's buffers yet.
 pub(super) async fn begin(
@@ -61,7 +61,7 @@ pub(super) async fn begin(
 }
 
 async fn begin_plain(mut socket: Socket, patience: Pin<&mut impl Future<Output = ()>>) -> io::Result<Option<Begun>> {
-    let Some((protocol, front)) = read_front(&mut socket, None, patience).await? else { return Ok(None) };
+    let (Some(protocol), front) = read_front(&mut socket, None, patience).await? else { return Ok(None) };
     socket.without_delay();
     Ok(Some(Begun { stream: ClientStream::Plain(socket), protocol, front, client_cert: None }))
 }
@@ -102,26 +102,27 @@ async fn begin_tls(
         _ => Protocol::Http1,
     });
     let (protocol, front) = match agreed {
-        Some(Protocol::Http2) => (Protocol::Http2, Bytes::new()),
-        // Who says nothing more has its close_notify from hyper's end.
-        agreed => read_front(&mut *stream, agreed, patience).await?.unwrap_or((Protocol::Http1, Bytes::new())),
+        Some(Protocol::Http2) => (agreed, Bytes::new()),
+        _ => read_front(&mut *stream, agreed, patience).await?,
     };
+    // Who says nothing more has its close_notify from hyper's end.
+    let protocol = protocol.unwrap_or(Protocol::Http1);
     Ok(Some(Begun { stream: ClientStream::Tls(stream), protocol, front, client_cert }))
 }
 
-/// Reads what a client begins with, unless nothing comes.
+/// Reads what a client begins with, for as long as `patience` lasts; the protocol is `None` when that shows none.
 async fn read_front(
     stream: &mut (impl AsyncRead + Unpin),
     agreed: Option<Protocol>,
     patience: Pin<&mut impl Future<Output = ()>>,
-) -> io::Result<Option<(Protocol, Bytes)>> {
+) -> io::Result<(Option<Protocol>, Bytes)> {
     let mut front = BytesMut::new();
     let protocol = tokio::select! {
         biased;
         told = read_until_told(stream, agreed, &mut front) => told?,
-        () = patience => told_by(&front),
+        () = patience => agreed.or_else(|| told_by(&front)),
     };
-    Ok(protocol.map(|protocol| (protocol, front.freeze())))
+    Ok((protocol, front.freeze()))
 }
 
 async fn read_until_told(
@@ -164,13 +165,13 @@ fn told_by(front: &[u8]) -> Option<Protocol> {
     }
 }
 
-/// Whether this is a part of an HTTP/1 head that needs no more than a few bytes: not yet whole, and not yet wrong. It was
-/// one `before` the last bytes came; only a line's end, or the very beginning, is worth another look.
+/// Whether this is a part of an HTTP/1 head that needs no more than a few bytes: not yet whole, and not yet wrong. Behind
+/// the very beginning, of which so many bytes were there `before`, only a line's end is worth another look.
 fn may_become_head(front: &[u8], before: usize) -> bool {
     if front.len() >= FRONT_BYTES {
         return false;
     }
-    if before > 0 && !front[before..].contains(&b'\n') {
+    if before >= PREFACE.len() && !front[before..].contains(&b'\n') {
         return true;
     }
     let mut fields = [httparse::EMPTY_HEADER; FRONT_FIELDS];

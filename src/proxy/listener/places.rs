@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use crate::proxy::connection::activity::Activity;
 
@@ -47,9 +47,9 @@ pub(super) struct Places {
     open: Vec<Weak<Activity>>,
     /// Those that wait for a request the longest, as of the last look: the longest at the end.
     waiting: Vec<(Instant, Weak<Activity>)>,
-    /// How many were in the hall at the last look, and have entered it since.
+    /// How many in the hall had no place in sight at the last look, and have entered it since.
     newcomers: usize,
-    /// When connections were asked to leave whose places nobody in the hall has got yet.
+    /// When connections were asked to leave for them, the first one first.
     asked: Vec<Instant>,
 }
 
@@ -94,8 +94,7 @@ impl Capacity {
         Capacity { free: Arc::new(Semaphore::new(count)), count: AtomicUsize::new(count) }
     }
 
-    /// Makes it so many places. Those that are to go and are taken go when their connections end, before anybody who is
-    /// not in the hall yet gets one.
+    /// Makes it so many places. Those that are to go and are taken go when their connections end.
     pub(in crate::proxy) fn resize(&self, count: usize) {
         let before = self.count.swap(count, Ordering::AcqRel);
         if let Some(more) = count.checked_sub(before) {
@@ -103,11 +102,13 @@ impl Capacity {
         }
         let surplus = before - count;
         let taken = surplus - self.free.forget_permits(surplus);
-        if let Some(taken) = u32::try_from(taken).ok().filter(|taken| *taken > 0) {
+        if taken > 0 {
             let free = self.free.clone();
             tokio::spawn(async move {
-                let permits = free.acquire_many_owned(taken).await.expect("the semaphore is never closed");
-                permits.forget();
+                // One by one: newcomers in the hall have their turn between them.
+                for _ in 0..taken {
+                    free.acquire().await.expect("the semaphore is never closed").forget();
+                }
             });
         }
     }
@@ -160,32 +161,37 @@ impl Places {
     pub(super) async fn tend(&mut self) -> Infallible {
         loop {
             let again = self.make_room();
-            if self.newcomers == 0 {
+            if self.in_hall() == 0 {
                 return pending().await;
             }
             tokio::select! {
-                () = sleep(again) => {}
+                () = sleep_until(again) => {}
                 () = self.pressure.eased.notified(), if self.is_short() => {}
             }
         }
     }
 
-    /// Whether fewer were asked than wait in the hall.
+    fn in_hall(&self) -> usize {
+        HALL - self.hall.available_permits()
+    }
+
+    /// Whether fewer were asked than have to go.
     fn is_short(&self) -> bool {
         self.asked.len() < self.newcomers
     }
 
-    /// Asks as many to leave as are in the hall, unless they have been asked already; says when to look again.
-    fn make_room(&mut self) -> Duration {
+    /// Asks as many to leave as have no place in sight, unless they have been asked already; says when to look again.
+    fn make_room(&mut self) -> Instant {
         let before = self.newcomers;
-        self.newcomers = HALL - self.hall.available_permits();
+        self.newcomers = self.in_hall().saturating_sub(self.free.available_permits());
         // Before the look: who answers its last request behind it rings.
         self.pressure.is_there.store(self.newcomers > 0, Ordering::SeqCst);
         let now = Instant::now();
         let placed = before.saturating_sub(self.newcomers).min(self.asked.len());
         self.asked.drain(..placed);
         self.asked.retain(|at| now < *at + AGAIN);
-        let (mut again, mut has_looked) = (AGAIN, false);
+        let mut again = now + AGAIN;
+        let mut has_looked = false;
         while self.is_short() {
             let Some((since, weak)) = self.waiting.pop() else {
                 if has_looked {
@@ -201,14 +207,14 @@ impl Places {
             if activity.begun() == 0 && now < since + FRESH {
                 // Nobody goes before the one that has waited the longest.
                 self.waiting.push((since, weak));
-                again = FRESH;
+                again = since + FRESH;
                 break;
             }
             activity.ask_to_leave();
             self.asked.push(now);
         }
         self.pressure.is_there.store(self.is_short(), Ordering::SeqCst);
-        again
+        self.asked.first().map_or(again, |first| again.min(*first + AGAIN))
     }
 
     /// Looks for the connections that wait the longest. As long as one of them waits on, none has waited longer.
@@ -226,6 +232,8 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::sleep;
+
     use super::*;
 
     /// One that finds a place.
@@ -294,7 +302,7 @@ mod tests {
             all.push(take(&mut places).await);
         }
         let mut hall = vec![places.enter(), places.enter()];
-        assert_eq!(places.make_room(), FRESH, "they have come just now");
+        assert_eq!(places.make_room(), Instant::now() + FRESH, "they have come just now");
         tokio::time::advance(FRESH).await;
         places.make_room();
         let count = |all: &[_]| asked(all).into_iter().filter(|is_asked| *is_asked).count();
