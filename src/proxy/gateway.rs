@@ -377,11 +377,10 @@ fn ends_here(parts: &mut Parts, peer: &Peer) -> Result<bool, Refusal> {
 fn max_forwards(headers: &HeaderMap) -> Option<u32> {
     let mut lines = headers.get_all(MAX_FORWARDS).iter();
     let (Some(line), None) = (lines.next(), lines.next()) else { return None };
-    let digits = line.as_bytes().trim_ascii();
-    let value = |hops: u32, digit: &u8| {
-        digit.is_ascii_digit().then(|| hops.saturating_mul(10).saturating_add(u32::from(digit - b'0')))
-    };
-    (!digits.is_empty()).then(|| digits.iter().try_fold(0, value)).flatten()
+    let digits = line.to_str().ok()?.trim();
+    let is_number = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+    // What is too large for a number is many.
+    is_number.then(|| digits.parse().unwrap_or(u32::MAX))
 }
 
 /// The origin form, with the host in `Host` (RFC 9112 section 3.2.1).

@@ -197,3 +197,86 @@ async fn turn_away(socket: &mut Socket, activity: &Activity) -> io::Result<()> {
     let _ = timeout(STRAY, tokio::io::copy(&mut socket.take(STRAY_BYTES), &mut tokio::io::sink())).await;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::future::pending;
+    use std::pin::pin;
+    use std::task::{Context, Poll};
+
+    use super::*;
+
+    /// Each read gets one of these.
+    struct Pieces(VecDeque<Vec<u8>>);
+
+    impl AsyncRead for Pieces {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, room: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            room.put_slice(&self.0.pop_front().unwrap_or_default());
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// What the pieces tell, and how many were read for it.
+    async fn told(pieces: &[&[u8]], agreed: Option<Protocol>) -> (Option<Protocol>, usize) {
+        let mut stream = Pieces(pieces.iter().map(|piece| piece.to_vec()).collect());
+        let (protocol, front) =
+            read_front(&mut stream, agreed, pin!(pending())).await.expect("there is nothing that fails");
+        let read = pieces.len() - stream.0.len();
+        assert_eq!(front, pieces[..read].concat(), "nothing is lost");
+        (protocol, read)
+    }
+
+    #[tokio::test]
+    async fn a_head_is_waited_for_until_it_is_whole_and_no_longer() {
+        let http1 = |read| (Some(Protocol::Http1), read);
+        let head = b"POST / HTTP/1.1\r\nhost: a\r\n\r\n";
+        let bytes: Vec<&[u8]> = head.chunks(1).collect();
+        for agreed in [None, Some(Protocol::Http1)] {
+            assert_eq!(told(&bytes, agreed).await, http1(head.len()));
+            assert_eq!(told(&[head, b"x"], agreed).await, http1(1));
+        }
+        // Bare line feeds, as hyper takes them; empty lines in front; a body behind.
+        assert_eq!(told(&[b"GET / HTTP/1.1\nhost: a\n", b"\n", b"x"], None).await, http1(2));
+        assert_eq!(told(&[b"\r\n", b"GET / HTTP/1.1\r\n\r", b"\n"], None).await, http1(3));
+        assert_eq!(told(&[b"POST / HTTP/1.1\r\nhost: a\r", b"\n\r\nabc", b"d"], None).await, http1(2));
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_or_long_is_not_waited_for() {
+        let http1 = |read| (Some(Protocol::Http1), read);
+        assert_eq!(told(&[b"GET / HT", b"TP/9.9\r\n", b"x"], None).await, http1(2));
+        assert_eq!(told(&[b"GET / HTTP/1.1\r\nhost: a\r\n", b"x", b" y: z\r\n", b"x"], None).await, http1(3));
+        assert_eq!(told(&[b"PRI * HTTP/2.0\r\n\r\n", b"XX", b"x"], None).await, http1(2));
+        let long = "v".repeat(FRONT_BYTES / 2);
+        let start = b"GET / HTTP/1.1\r\nx: ";
+        assert_eq!(told(&[start, long.as_bytes(), long.as_bytes(), b"x"], None).await, http1(3));
+        let many = "a:b\r\n".repeat(FRONT_FIELDS + 1);
+        assert_eq!(told(&[b"GET / HTTP/1.1\r\n", many.as_bytes(), b"x"], None).await, http1(2));
+    }
+
+    #[tokio::test]
+    async fn the_preface_is_http2_in_whatever_pieces_it_comes() {
+        let bytes: Vec<&[u8]> = PREFACE.chunks(1).collect();
+        assert_eq!(told(&bytes, None).await, (Some(Protocol::Http2), PREFACE.len()));
+        // It ends before it is whole; the end is read, too.
+        let (protocol, _) = told(&[&PREFACE[..9], b""], None).await;
+        assert_eq!(protocol, None);
+    }
+
+    #[tokio::test]
+    async fn what_came_is_kept_when_patience_ends() {
+        let (mut client, mut stream) = tokio::io::duplex(64);
+        for (sent, agreed, expected) in [
+            (&b"P"[..], None, None),
+            (b"OST", None, Some(Protocol::Http1)),
+            (b"P", Some(Protocol::Http1), Some(Protocol::Http1)),
+            (b"", Some(Protocol::Http1), Some(Protocol::Http1)),
+            (b"", None, None),
+        ] {
+            client.write_all(sent).await.expect("there is room");
+            let (protocol, front) = read_front(&mut stream, agreed, pin!(async {})).await.expect("nothing fails");
+            assert_eq!((protocol, &front[..]), (expected, sent));
+        }
+    }
+}

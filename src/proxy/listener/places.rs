@@ -23,7 +23,7 @@ const BATCH: usize = 512;
 /// How many connections that are over may be remembered beside those that are not.
 const SLACK: usize = 64;
 /// How many newcomers may wait for a place at once; more of them wait in the kernel.
-pub const HALL: usize = 64;
+const HALL: usize = 64;
 
 /// Tells that somebody waits for a place until a request ends.
 #[derive(Default)]
@@ -242,6 +242,14 @@ mod tests {
         (entry.place(&activity).await, activity)
     }
 
+    async fn take_all(places: &mut Places, count: usize) -> Vec<(OwnedSemaphorePermit, Arc<Activity>)> {
+        let mut all = Vec::new();
+        for _ in 0..count {
+            all.push(take(places).await);
+        }
+        all
+    }
+
     /// One more newcomer waits, and room is made.
     fn crowd(places: &mut Places) -> (Entry, Arc<Activity>) {
         let newcomer = places.enter();
@@ -297,10 +305,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn as_many_are_asked_as_newcomers_wait_and_others_when_they_do_not_go() {
         let mut places = Places::new(&Capacity::new(6));
-        let mut all = Vec::new();
-        for _ in 0..6 {
-            all.push(take(&mut places).await);
-        }
+        let mut all = take_all(&mut places, 6).await;
         let mut hall = vec![places.enter(), places.enter()];
         assert_eq!(places.make_room(), Instant::now() + FRESH, "they have come just now");
         tokio::time::advance(FRESH).await;
@@ -329,7 +334,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_time_in_the_hall_is_no_time_without_a_request() {
         let mut places = Places::new(&Capacity::new(2));
-        let mut all = vec![take(&mut places).await, take(&mut places).await];
+        let mut all = take_all(&mut places, 2).await;
         let (entry, activity) = places.enter();
         tokio::time::advance(Duration::from_secs(5)).await;
         all[1].1.request_begins();

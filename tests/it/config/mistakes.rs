@@ -384,8 +384,9 @@ fn columns_count_characters() {
 
 #[test]
 fn overrides_are_checked_like_the_file() {
+    let here = Overrides { listen: Some("here".into()), ..Overrides::default() };
     let cases: [(Overrides, &str); 5] = [
-        (Overrides { listen: Some("here".into()), ..Overrides::default() }, "`--listen or ONCEPROXY_LISTEN` is"),
+        (here, "`--listen or ONCEPROXY_LISTEN` is \"here\""),
         (Overrides { store: Some("mysql:".into()), ..Overrides::default() }, "`--store or ONCEPROXY_STORE`"),
         (Overrides { admin: Some("0.0.0.0:1".into()), ..Overrides::default() }, "there is no token"),
         (Overrides { log: Some("inof".into()), ..Overrides::default() }, "`ONCEPROXY_LOG` is \"inof\""),
